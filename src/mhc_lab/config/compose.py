@@ -1,0 +1,213 @@
+"""Groups and overrides in Hydra's spelling (`group=option a.b=value`) -> RunConfig, or LabError with the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import mhc_lab
+from mhc_lab.config.schema import GROUPS, RunConfig, check_domains
+from mhc_lab.errors import LabError, nearest
+from mhc_lab.residual import registry
+
+_TOP_KEYS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name not in GROUPS)
+_GROUP_TYPES = {f.name: f.default_factory for f in dataclasses.fields(RunConfig) if f.name in GROUPS}
+
+
+def packaged(folder: str) -> Path:
+    """`conf` or `sweeps` as shipped: inside the wheel, or at the top of a source tree."""
+    inside = Path(mhc_lab.__file__).parent / f"_{folder}"
+    return inside if inside.is_dir() else Path(mhc_lab.__file__).parents[2] / folder
+
+
+def config_dirs(config_dir: Path | None = None) -> list[Path]:
+    """Where configuration is looked up, first match wins: --config-dir, ./conf, the packaged one."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise LabError(f"--config-dir {config_dir}: no such folder")
+    dirs = [config_dir] if config_dir else []
+    return [*dirs, *(d for d in (Path("conf"), packaged("conf")) if d.is_dir())]
+
+
+def options(group: str, config_dir: Path | None = None) -> dict[str, Path]:
+    """The options of a group and their files."""
+    found: dict[str, Path] = {}
+    for directory in config_dirs(config_dir):
+        for file in sorted((directory / group).glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, or LabError with the line where it goes wrong."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise LabError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"{path}: cannot be read: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise LabError(f"{path}: must be a mapping of keys to values")
+    return content
+
+
+def compose(
+    overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config_dir: Path | None = None
+) -> RunConfig:
+    """Resolve a run's configuration.
+
+    Order, later wins: dataclass defaults, the variant's defaults, the options of config.yaml, `shared`, `overrides`.
+    A `residual` key that the variant does not have is an error in `overrides` and is dropped from `shared`
+    (what all rows of a grid share may not concern each of them).
+    """
+    chosen = dict(_defaults(config_dir))
+    values: list[tuple[str, str, bool]] = []
+    for text, is_shared in [*((s, True) for s in shared), *((o, False) for o in overrides)]:
+        key, value = _split(text)
+        if key in GROUPS:
+            chosen[key] = value
+        else:
+            _check_key(key)
+            values.append((key, value, is_shared))
+    plugin = next((value for key, value, _ in reversed(values) if key == "residual.plugin"), "")
+    if plugin:
+        registry.load_plugin(plugin)
+
+    layers = [_option(group, name, config_dir) for group, name in chosen.items()]
+    dotted = [(key, _parse(key, value), is_shared) for key, value, is_shared in values]
+    variant_name = next((v for k, v, _ in reversed(dotted) if k == "residual.variant"), None)
+    residual_layer = next(layer["residual"] for layer in layers if "residual" in layer)
+    variant_name = variant_name or residual_layer.get("variant", "mhc")
+    variant = registry.variant(str(variant_name))
+    config = OmegaConf.structured(RunConfig)
+    try:
+        config = OmegaConf.merge(config, {"residual": dict(variant.defaults)}, *layers)
+        for key, value, _ in dotted:
+            OmegaConf.update(config, key, value, merge=False)
+        resolved = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise LabError(_one_line(error)) from error
+    assert isinstance(resolved, RunConfig)
+    _check_residual(resolved, [(key, is_shared) for key, _, is_shared in dotted])
+    check_domains(resolved)
+    _check_together(resolved)
+    return resolved
+
+
+def from_dict(content: dict[str, Any], origin: str) -> RunConfig:
+    """A RunConfig from a plain mapping (a run folder's config.yaml)."""
+    try:
+        resolved = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), content))
+    except OmegaConfBaseException as error:
+        raise LabError(f"{origin}: {_one_line(error)}") from error
+    assert isinstance(resolved, RunConfig)
+    return resolved
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """A plain mapping of strings, numbers and lists."""
+    return dataclasses.asdict(config)
+
+
+def _defaults(config_dir: Path | None) -> dict[str, str]:
+    for directory in config_dirs(config_dir):
+        file = directory / "config.yaml"
+        if file.is_file():
+            content = read_yaml(file)
+            unknown = set(content) - set(GROUPS)
+            if unknown:
+                raise LabError(f"{file}: no group '{min(unknown)}'; {nearest(min(unknown), GROUPS)}")
+            return {**dict.fromkeys(GROUPS, "default"), **content}
+    raise LabError("no config.yaml found: reinstall mhc-lab, or give --config-dir")
+
+
+def _split(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise LabError(f"'{text}': an override is written group=option or a.b=value")
+    return key, value
+
+
+def _check_key(key: str) -> None:
+    group, dot, name = key.partition(".")
+    if not dot:
+        if group not in _TOP_KEYS:
+            raise LabError(f"no key or group '{group}'; {nearest(group, [*GROUPS, *_TOP_KEYS])}")
+        return
+    if group not in GROUPS:
+        raise LabError(f"no group '{group}' (in {key}); {nearest(group, GROUPS)}")
+    names = [f.name for f in dataclasses.fields(_GROUP_TYPES[group])]  # type: ignore[arg-type]
+    if name not in names:
+        raise LabError(f"no key '{name}' in group '{group}'; {nearest(name, names)}")
+
+
+def _parse(key: str, value: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise LabError(f"{key}={value}: not a value") from error
+    if isinstance(parsed, str):
+        try:
+            return float(parsed) if parsed.lower() != "infinity" else parsed  # YAML 1.1 reads 1e-3 as a string
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def _option(group: str, name: str, config_dir: Path | None) -> dict[str, Any]:
+    files = options(group, config_dir)
+    if name in files:
+        return {group: read_yaml(files[name])}
+    if group == "residual" and name in registry.variants():
+        return {group: {"variant": name}}
+    known = [*files, *(registry.variants() if group == "residual" else [])]
+    raise LabError(f"{group}={name}: no such option; {nearest(name, known)}")
+
+
+def _check_residual(config: RunConfig, keys: list[tuple[str, bool]]) -> None:
+    """Refuse settings that the variant lacks where the user gave them for this run; reset them where shared."""
+    residual = config.residual
+    variant = registry.variant(residual.variant)
+    for name in residual.constraints:
+        registry.constraint(name)
+    accepted = variant.accepted_fields(residual)
+    defaults = type(residual)()
+    own = {key for key, is_shared in keys if not is_shared}
+    for key, _ in keys:
+        group, _, name = key.partition(".")
+        if group != "residual" or name in accepted:
+            continue
+        if key in own:
+            having = [v for v in registry.variants() if name in registry.variant(v).accepted_fields(defaults)]
+            raise LabError(
+                f"{key}: variant '{variant.name}' has no {name}; it has {', '.join(sorted(accepted - {'variant'}))} "
+                f"(variants with {name}: {', '.join(having)})"
+            )
+        setattr(residual, name, getattr(defaults, name))
+
+
+def _check_together(config: RunConfig) -> None:
+    """What no single field can tell."""
+    model, data, trainer = config.model, config.data, config.trainer
+    if model.dim % model.heads or (model.dim // model.heads) % 2:
+        raise LabError(f"model.heads={model.heads}: model.dim={model.dim} must split into heads of even size (RoPE)")
+    if data.source == "text" and not data.files:
+        raise LabError("data=text needs data.files, for example data.files='[~/books/*.txt]'")
+    ranks = trainer.devices * trainer.num_nodes
+    if data.batch_size % ranks:
+        raise LabError(f"data.batch_size={data.batch_size} is global: it must be a multiple of {ranks} devices")
+    if ranks > 1 and trainer.strategy == "auto":
+        raise LabError("trainer.devices > 1 needs a strategy: trainer=ddp or trainer=fsdp2")
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    return f"{key}: {lines[0]}" if key else lines[0]

@@ -1,0 +1,68 @@
+"""One run id: a hash of the canonical form of every field that can change the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mhc_lab
+from mhc_lab.config.schema import RunConfig
+from mhc_lab.residual import registry
+
+CODE_PACKAGES = ("ops", "residual", "models", "data", "training")
+
+
+def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
+    """The fields that can change the result, and nothing else.
+
+    Fields that the variant ignores are dropped, so that identity is one run across t_max and n; paths,
+    devices and logging are not in; the corpus is in by its fingerprint, a plugin by its content.
+    """
+    form = _fields_in_id(config)
+    variant = registry.variant(config.residual.variant)
+    used = variant.used_fields(config.residual)
+    form["residual"] = {key: value for key, value in form["residual"].items() if key in used}
+    if config.residual.plugin:
+        form["residual"]["plugin"] = hashlib.sha256(Path(config.residual.plugin).read_bytes()).hexdigest()
+    if config.data.source != "synthetic":
+        form["data"].pop("task")
+        form["data"].pop("synthetic_vocab")
+    if config.optim.schedule != "cosine":
+        form["optim"].pop("min_ratio")
+    form["corpus"] = corpus_fingerprint
+    return form
+
+
+def run_id(config: RunConfig, corpus_fingerprint: str) -> str:
+    """The 12 hex digits that name the run folder: `<variant>-<digits>`."""
+    text = json.dumps(canonical(config, corpus_fingerprint), sort_keys=True)
+    return f"{config.residual.variant}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@cache
+def code_fingerprint() -> str:
+    """A hash of the code that decides what a run gives: ops, residual, models, data, training."""
+    root = Path(mhc_lab.__file__).parent
+    digest = hashlib.sha256()
+    for package in CODE_PACKAGES:
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _fields_in_id(config: Any) -> dict[str, Any]:
+    form: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            inner = _fields_in_id(value)
+            if inner:
+                form[f.name] = inner
+        elif f.metadata.get("in_id", True):
+            form[f.name] = value
+    return form

@@ -1,0 +1,248 @@
+"""The table of variants and constraints. Torch-free: classes are imported when they are built.
+
+A plugin adds its own by calling `register_constraint` and `register_variant`, from an entry point of the
+group `mhc_lab.variants` or from a file named by `residual.plugin`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mhc_lab.errors import LabError, nearest
+
+if TYPE_CHECKING:
+    from mhc_lab.config.schema import ResidualConfig
+
+ENTRY_POINT_GROUP = "mhc_lab.variants"
+MODES = ("dynamic", "static", "fixed")
+TOGGLES = ("h_pre", "h_post", "h_res")
+COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "stream_dtype"})
+MAPPING_FIELDS = frozenset({"alpha_init", "phi_std", "b_pre_home", "b_pre_away", "h_post_home", "h_post_away"})
+
+
+@dataclass(frozen=True)
+class ConstraintEntry:
+    """`target` is "module:Class" or the class itself; `fields` are the settings it reads."""
+
+    name: str
+    target: str | type
+    fields: frozenset[str] = frozenset()
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named recipe: a connection with its constraint and defaults.
+
+    `toggles` are the mappings whose mode can be chosen; the others are fixed. `plain` is a single stream.
+    """
+
+    name: str
+    target: str | type
+    summary: str
+    constraint: str = ""
+    toggles: tuple[str, ...] = TOGGLES
+    fields: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    plain: bool = False
+
+    def layer_constraints(self, config: ResidualConfig) -> list[str]:
+        """The constraints that the layers cycle through."""
+        return list(config.constraints) or ([self.constraint] if self.constraint else [])
+
+    def accepted_fields(self, config: ResidualConfig) -> frozenset[str]:
+        """The settings of `residual` that a user may give with this variant."""
+        used = self.fields | frozenset(self.toggles)
+        for name in self.layer_constraints(config):
+            used |= constraint(name).fields
+        return used | {"variant", "plugin"}
+
+    def used_fields(self, config: ResidualConfig) -> frozenset[str]:
+        """The accepted settings that can change the result under the modes of `config`."""
+        used = set(self.accepted_fields(config)) - {"plugin"}
+        modes = {name: mode(config, name) for name in TOGGLES}
+        if "dynamic" not in modes.values():
+            used -= {"alpha_init", "phi_std"}
+        if modes["h_pre"] == "fixed":
+            used -= {"b_pre_home", "b_pre_away"}
+        if modes["h_post"] == "fixed":
+            used -= {"h_post_home", "h_post_away"}
+        if modes["h_res"] == "fixed":
+            used -= {"t_max", "res_diagonal", "constraints"}
+        if config.expand == "repeat":
+            used -= {"expand_base"}
+        return frozenset(used)
+
+
+_VARIANTS: dict[str, Variant] = {}
+_CONSTRAINTS: dict[str, ConstraintEntry] = {}
+_loaded_plugins: set[str] = set()
+_entry_points_loaded = False
+
+
+def mode(config: ResidualConfig, toggle: str) -> str:
+    """The mode of a mapping: what the config says, or `fixed` where the variant has no such toggle."""
+    return str(getattr(config, toggle)) if toggle in variant(config.variant).toggles else "fixed"
+
+
+def stream_count(config: ResidualConfig) -> int:
+    """n: 1 for a plain residual, whatever the config says."""
+    return 1 if variant(config.variant).plain else config.streams
+
+
+def register_constraint(
+    name: str,
+    target: str | type,
+    *,
+    fields: frozenset[str] | set[str] = frozenset(),
+    summary: str = "",
+    variant: str = "",
+) -> None:
+    """Add a constraint, and a variant of the same name (or of the name `variant`): mHC's connection with it."""
+    _CONSTRAINTS[name] = ConstraintEntry(name, target, frozenset(fields), summary)
+    _VARIANTS[variant or name] = Variant(
+        variant or name,
+        "mhc_lab.residual.constrained:ConstrainedConnection",
+        summary or f"mHC's connection with H_res {name}",
+        constraint=name,
+        fields=COMMON_FIELDS | MAPPING_FIELDS | {"constraints"},
+    )
+
+
+def register_variant(variant: Variant) -> None:
+    """Add a variant whose connection class is its own."""
+    _VARIANTS[variant.name] = variant
+
+
+def variants() -> list[str]:
+    """Names of all registered variants, those of installed plugins included."""
+    _load_entry_points()
+    return sorted(_VARIANTS)
+
+
+def constraints() -> list[str]:
+    """Names of all registered constraints."""
+    _load_entry_points()
+    return sorted(_CONSTRAINTS)
+
+
+def variant(name: str) -> Variant:
+    """The entry of a variant, or LabError with the nearest name."""
+    _load_entry_points()
+    if name not in _VARIANTS:
+        raise LabError(f"residual.variant={name}: no such variant; {nearest(name, _VARIANTS)}")
+    return _VARIANTS[name]
+
+
+def constraint(name: str) -> ConstraintEntry:
+    """The entry of a constraint, or LabError with the nearest name."""
+    _load_entry_points()
+    if name not in _CONSTRAINTS:
+        raise LabError(f"no constraint '{name}'; {nearest(name, _CONSTRAINTS)}")
+    return _CONSTRAINTS[name]
+
+
+def resolve(target: str | type) -> Any:
+    """Import the class behind a "module:Class" target."""
+    if isinstance(target, type):
+        return target
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def load_plugin(path: str | Path) -> None:
+    """Import a plugin file once; it registers its variants and constraints as it is imported."""
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise LabError(f"residual.plugin={path}: no such file")
+    if str(file) in _loaded_plugins:
+        return
+    spec = importlib.util.spec_from_file_location(f"mhc_lab_plugin_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise LabError(f"residual.plugin={path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise LabError(f"residual.plugin={path}: {type(error).__name__}: {error}") from error
+    _loaded_plugins.add(str(file))
+
+
+def _load_entry_points() -> None:
+    global _entry_points_loaded
+    if _entry_points_loaded:
+        return
+    _entry_points_loaded = True
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        point.load()
+
+
+_BUILT_IN = "mhc_lab.residual.constraints."
+register_constraint(
+    "doubly_stochastic",
+    _BUILT_IN + "doubly_stochastic:DoublyStochastic",
+    fields={"t_max", "convention", "res_diagonal"},
+    summary="rows and columns sum to 1, by Sinkhorn-Knopp (mHC Eq. 9)",
+    variant="mhc",
+)
+register_constraint(
+    "orthogonal", _BUILT_IN + "orthogonal:Orthogonal", summary="rotations, by the Cayley transform of a skew matrix"
+)
+register_constraint(
+    "row_stochastic",
+    _BUILT_IN + "stochastic:RowStochastic",
+    fields={"res_diagonal"},
+    summary="rows sum to 1, by softmax",
+)
+register_constraint(
+    "column_stochastic",
+    _BUILT_IN + "stochastic:ColumnStochastic",
+    fields={"res_diagonal"},
+    summary="columns sum to 1, by softmax",
+)
+register_constraint(
+    "unconstrained", _BUILT_IN + "unconstrained:Unconstrained", summary="any real matrix: mHC's reads without its constraint"
+)
+
+_PLAIN = "mhc_lab.residual.plain:PlainConnection"
+register_variant(
+    Variant("identity", _PLAIN, "the plain residual, one stream", toggles=(), fields=frozenset({"stream_dtype"}), plain=True)
+)
+register_variant(
+    Variant(
+        "identity_wide",
+        _PLAIN,
+        "the plain residual, FFN widened to the parameter count of mHC with as many streams",
+        toggles=(),
+        fields=frozenset({"stream_dtype", "streams"}),
+        plain=True,
+    )
+)
+register_variant(
+    Variant(
+        "identity_hc",
+        "mhc_lab.residual.constrained:ConstrainedConnection",
+        "n streams without mixing: mHC's reads and writes, H_res = I",
+        toggles=("h_pre", "h_post"),
+        fields=COMMON_FIELDS | MAPPING_FIELDS,
+    )
+)
+register_variant(
+    Variant(
+        "hc",
+        "mhc_lab.residual.hyper:HyperConnection",
+        "Hyper-Connections, unconstrained (mHC paper Eq. 5)",
+        fields=COMMON_FIELDS | MAPPING_FIELDS,
+        # The HC paper's start: read the home stream, write to all alike, H_res = I.
+        defaults=MappingProxyType({"b_pre_home": 1.0, "b_pre_away": 0.0, "h_post_home": 1.0, "h_post_away": 1.0}),
+    )
+)

@@ -1,0 +1,134 @@
+"""The folder of one run: all there is to know about it, written as the run goes.
+
+    config.yaml     the resolved RunConfig
+    plugin.py       a copy of residual.plugin, where there is one
+    metrics.jsonl   one object a logged step: {"step": 10, "train_loss": ..., ...}
+    gains.jsonl     one object a probe: the curves over layers
+    record.json     how it ended, written last and whole
+    checkpoint.pt   final weights, loadable with weights_only
+    mlflow.json     what the tracking server has of it
+    log.txt         what the process printed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from filelock import FileLock
+
+from mhc_lab.config.compose import from_dict, read_yaml, to_dict
+from mhc_lab.config.run_id import run_id
+from mhc_lab.config.schema import RunConfig
+from mhc_lab.errors import LabError
+
+Status = Literal["finished", "diverged", "failed", "killed"]
+ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; failed and killed are run again
+
+
+class RunFolder:
+    """Paths and whole-file reads and writes of one run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.plugin_file = self.path / "plugin.py"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.gains_file = self.path / "gains.jsonl"
+        self.record_file = self.path / "record.json"
+        self.checkpoint_file = self.path / "checkpoint.pt"
+        self.mlflow_file = self.path / "mlflow.json"
+        self.log_file = self.path / "log.txt"
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def create(cls, results: Path, config: RunConfig, corpus_fingerprint: str) -> RunFolder:
+        """The folder of this config under `results`/runs: made with its config.yaml, or found again."""
+        folder = cls(runs_dir(results) / run_id(config, corpus_fingerprint))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            write_whole(folder.config_file, yaml.safe_dump(to_dict(config), sort_keys=False))
+            if config.residual.plugin:
+                shutil.copyfile(config.residual.plugin, folder.plugin_file)
+        except OSError as error:
+            raise LabError(f"{folder.path}: cannot be written: {error.strerror}; choose another --results") from error
+        return folder
+
+    def config(self) -> RunConfig:
+        """The run's resolved configuration; its plugin, if any, is the copy in this folder."""
+        if not self.config_file.is_file():
+            raise LabError(f"{self.path}: not a run folder (no config.yaml)")
+        config = from_dict(read_yaml(self.config_file), str(self.config_file))
+        if self.plugin_file.is_file():
+            config.residual.plugin = str(self.plugin_file)
+        return config
+
+    def record(self) -> dict[str, Any] | None:
+        """How the run ended, or None while it has not."""
+        return read_json(self.record_file)
+
+    def ended(self) -> bool:
+        """Whether there is a result that need not be computed again (finished or diverged)."""
+        record = self.record()
+        return record is not None and record["status"] in ENDED
+
+    def clear(self) -> None:
+        """Forget a former attempt; config and plugin stay."""
+        for file in (self.metrics_file, self.gains_file, self.record_file, self.checkpoint_file, self.mlflow_file):
+            file.unlink(missing_ok=True)
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        write_json(self.record_file, record)
+
+    def lock(self, timeout: float = 0) -> FileLock:
+        """Held while a process works on this run; taking a held one raises filelock.Timeout."""
+        return FileLock(self.path / "run.lock", timeout=timeout)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged steps, in order; a torn last line (killed while writing) is left out."""
+        return list(_lines(self.metrics_file))
+
+    def gains(self) -> list[dict[str, Any]]:
+        """The probes, in order."""
+        return list(_lines(self.gains_file))
+
+
+def runs_dir(results: Path) -> Path:
+    return results / "runs"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write then rename, so that a reader never sees half a file."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
