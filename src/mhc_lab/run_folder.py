@@ -1,13 +1,13 @@
 """The folder of one run: all there is to know about it, written as the run goes.
 
-    config.yaml     the resolved RunConfig
-    plugin.py       a copy of residual.plugin, where there is one
-    metrics.jsonl   one object a logged step: {"step": 10, "train_loss": ..., ...}
-    gains.jsonl     one object a probe: the curves over layers
-    record.json     how it ended, written last and whole
-    checkpoint.pt   final weights, loadable with weights_only
-    mlflow.json     what the tracking server has of it
-    log.txt         what the process printed
+- config.yaml: the resolved RunConfig
+- plugin.py: a copy of residual.plugin, where there is one
+- metrics.jsonl: one object a logged step, {"step": 10, "train_loss": ..., ...}
+- gains.jsonl: one object a probe, the curves over layers
+- record.json: how it ended, written last and whole
+- checkpoint.pt: final weights, loadable with weights_only
+- mlflow.json: what the tracking server has of it
+- log.txt: what the process printed
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -81,9 +82,13 @@ class RunFolder:
         return record is not None and record["status"] in ENDED
 
     def clear(self) -> None:
-        """Forget a former attempt; config and plugin stay."""
-        for file in (self.metrics_file, self.gains_file, self.record_file, self.checkpoint_file, self.mlflow_file):
+        """Forget a former attempt; config and plugin stay, and where the run is mirrored."""
+        for file in (self.metrics_file, self.gains_file, self.record_file, self.checkpoint_file):
             file.unlink(missing_ok=True)
+        with FileLock(self.path / "mlflow.lock"):
+            mirrored = read_json(self.mlflow_file)
+            if mirrored is not None:  # another attempt is another MLflow run
+                write_json(self.mlflow_file, {**mirrored, "attempt": uuid.uuid4().hex})
 
     def write_record(self, record: dict[str, Any]) -> None:
         write_json(self.record_file, record)
@@ -108,8 +113,12 @@ def runs_dir(results: Path) -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Write then rename, so that a reader never sees half a file."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    scratch.replace(path)
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -118,7 +127,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return content
@@ -127,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

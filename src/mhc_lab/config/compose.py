@@ -46,7 +46,7 @@ def options(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or LabError with the line where it goes wrong."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise LabError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -58,9 +58,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def compose(
-    overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config_dir: Path | None = None
-) -> RunConfig:
+def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
     """Resolve a run's configuration.
 
     Order, later wins: dataclass defaults, the variant's defaults, the options of config.yaml, `shared`, `overrides`.
@@ -98,6 +96,10 @@ def compose(
     _check_residual(resolved, [(key, is_shared) for key, _, is_shared in dotted])
     check_domains(resolved)
     _check_together(resolved)
+    # A run folder is opened from anywhere: its paths must not hang on where the command was given.
+    resolved.data.files = [str(Path(file).expanduser().absolute()) for file in resolved.data.files]
+    if resolved.residual.plugin:
+        resolved.residual.plugin = str(Path(resolved.residual.plugin).expanduser().absolute())
     return resolved
 
 

@@ -28,9 +28,8 @@ def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
     form["residual"] = {key: value for key, value in form["residual"].items() if key in used}
     if config.residual.plugin:
         form["residual"]["plugin"] = hashlib.sha256(Path(config.residual.plugin).read_bytes()).hexdigest()
-    if config.data.source != "synthetic":
-        form["data"].pop("task")
-        form["data"].pop("synthetic_vocab")
+    for key in ("val_fraction",) if config.data.source == "synthetic" else ("task", "synthetic_vocab"):
+        del form["data"][key]
     if config.optim.schedule != "cosine":
         form["optim"].pop("min_ratio")
     form["corpus"] = corpus_fingerprint

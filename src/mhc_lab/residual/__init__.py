@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from mhc_lab.residual.registry import Variant, constraints, register_constraint, register_variant, variants
 
 if TYPE_CHECKING:
-    from mhc_lab.residual.build import build, build_all
     from mhc_lab.residual.connection import Connection
     from mhc_lab.residual.constraints.base import Constraint
     from mhc_lab.residual.ends import collapse, expand
+    from mhc_lab.residual.factory import build, build_all
 
 _LAZY = {
-    "build": "build",
-    "build_all": "build",
+    "build": "factory",
+    "build_all": "factory",
     "Connection": "connection",
     "Constraint": "constraints.base",
     "expand": "ends",

@@ -43,6 +43,7 @@ class Variant:
     """A named recipe: a connection with its constraint and defaults.
 
     `toggles` are the mappings whose mode can be chosen; the others are fixed. `plain` is a single stream.
+    `matches` names the variant whose parameter count the FFN is widened to.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Variant:
     fields: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     plain: bool = False
+    matches: str = ""
 
     def layer_constraints(self, config: ResidualConfig) -> list[str]:
         """The constraints that the layers cycle through."""
@@ -210,12 +212,16 @@ register_constraint(
     summary="columns sum to 1, by softmax",
 )
 register_constraint(
-    "unconstrained", _BUILT_IN + "unconstrained:Unconstrained", summary="any real matrix: mHC's reads without its constraint"
+    "unconstrained",
+    _BUILT_IN + "unconstrained:Unconstrained",
+    summary="any real matrix: mHC's connection without its constraint",
 )
 
 _PLAIN = "mhc_lab.residual.plain:PlainConnection"
 register_variant(
-    Variant("identity", _PLAIN, "the plain residual, one stream", toggles=(), fields=frozenset({"stream_dtype"}), plain=True)
+    Variant(
+        "identity", _PLAIN, "the plain residual, one stream", toggles=(), fields=frozenset({"stream_dtype"}), plain=True
+    )
 )
 register_variant(
     Variant(
@@ -225,6 +231,7 @@ register_variant(
         toggles=(),
         fields=frozenset({"stream_dtype", "streams"}),
         plain=True,
+        matches="mhc",
     )
 )
 register_variant(

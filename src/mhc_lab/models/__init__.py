@@ -1,0 +1,1 @@
+"""Backbones: an embedding, a ResidualStack and a head. They know nothing about variants."""

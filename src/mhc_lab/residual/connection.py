@@ -1,0 +1,140 @@
+"""The seam between a residual stream and its layers: read, write, and the mappings behind them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mhc_lab import ops
+from mhc_lab.config.schema import ResidualConfig
+from mhc_lab.residual.constraints.base import Constraint
+
+Replacement = Tensor | Literal["fixed", "mean"]
+
+
+@dataclass(frozen=True)
+class Mappings:
+    """H_pre [..., n], H_post [..., n], H_res [..., n, n]; None is the fixed one (1/n, ones, I).
+
+    A static mapping has no leading dimensions.
+    """
+
+    h_pre: Tensor | None = None
+    h_post: Tensor | None = None
+    h_res: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ConnectionCost:
+    """Learned parameters of one connection, and its forward FLOPs a token (a multiply-add counts 2)."""
+
+    parameters: int
+    flops: int
+
+
+class Connection(nn.Module):
+    """One layer's residual connection: x' = H_res x + H_post^T F(H_pre x) (mHC Eq. 3).
+
+    A subclass says how its mappings come about (`compute`), how its parameters start (`init_parameter`)
+    and what it costs (`cost`).
+    """
+
+    def __init__(self, dim: int, layer_index: int, config: ResidualConfig, streams: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layer_index = layer_index
+        self.config = config
+        self.streams = streams
+        self.home = layer_index % streams
+        self._overrides: dict[str, Replacement] = {}
+
+    @abstractmethod
+    def compute(self, streams: Tensor) -> Mappings:
+        """[..., n, C] -> this layer's mappings."""
+
+    @abstractmethod
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator | None) -> None:
+        """Fill one parameter, named by its leaf name, with its initial value."""
+
+    @classmethod
+    @abstractmethod
+    def cost(cls, dim: int, config: ResidualConfig, constraint: Constraint | None) -> ConnectionCost:
+        """What one connection costs, by formula."""
+
+    def reset_parameters(self) -> None:
+        """Initial values from torch's default generator (a GPT draws them by name instead)."""
+        for name, parameter in self.named_parameters(recurse=False):
+            self.init_parameter(name, parameter, None)
+
+    def read(self, streams: Tensor) -> tuple[Tensor, Mappings]:
+        """[..., n, C] -> hidden [..., C], and the mappings that `write` needs."""
+        mappings = self._overridden(self.compute(streams))
+        return ops.read(streams, mappings.h_pre), mappings
+
+    def write(self, streams: Tensor, output: Tensor, weights: Mappings) -> Tensor:
+        """[..., n, C] streams from before the layer, [..., C] its output -> [..., n, C]."""
+        return ops.write(streams, output, weights.h_post, weights.h_res)
+
+    def write_read(
+        self, following: Connection, streams: Tensor, output: Tensor, weights: Mappings
+    ) -> tuple[Tensor, Tensor, Mappings]:
+        """This layer's write, then the next layer's read: streams, hidden, weights. The seam of a fused kernel."""
+        streams = self.write(streams, output, weights)
+        return (streams, *following.read(streams))
+
+    def forward(self, streams: Tensor, layer: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Read, run the layer, write: [..., n, C] -> [..., n, C]."""
+        hidden, weights = self.read(streams)
+        return self.write(streams, layer(hidden, *args, **kwargs), weights)
+
+    def mappings(self, streams: Tensor) -> Mappings:
+        """All three mappings as tensors with the token dimensions of `streams`: what probes and tests look at."""
+        *tokens, n, _ = streams.shape
+        found = self._overridden(self.compute(streams))
+        eye = torch.eye(n, device=streams.device)
+        ones = torch.ones(n, device=streams.device)
+        return Mappings(
+            (ones / n if found.h_pre is None else found.h_pre).expand(*tokens, n),
+            (ones if found.h_post is None else found.h_post).expand(*tokens, n),
+            (eye if found.h_res is None else found.h_res).expand(*tokens, n, n),
+        )
+
+    @contextmanager
+    def override(
+        self,
+        h_pre: Replacement | None = None,
+        h_post: Replacement | None = None,
+        h_res: Replacement | None = None,
+    ) -> Iterator[None]:
+        """Replace mappings while the context lasts: an ablation without retraining.
+
+        "fixed" is Table 1's "off" (1/n, ones, I), "mean" the mean over the tokens at hand, a tensor itself.
+        """
+        before = self._overrides
+        chosen = {"h_pre": h_pre, "h_post": h_post, "h_res": h_res}
+        self._overrides = {**before, **{name: value for name, value in chosen.items() if value is not None}}
+        try:
+            yield
+        finally:
+            self._overrides = before
+
+    def _overridden(self, mappings: Mappings) -> Mappings:
+        if not self._overrides:
+            return mappings
+        values = {"h_pre": mappings.h_pre, "h_post": mappings.h_post, "h_res": mappings.h_res}
+        for name, replacement in self._overrides.items():
+            value = values[name]
+            if isinstance(replacement, Tensor):
+                values[name] = replacement
+            elif replacement == "fixed":
+                values[name] = None
+            elif value is not None:
+                own = 2 if name == "h_res" else 1  # dimensions that are not tokens
+                values[name] = value.flatten(0, -1 - own).mean(0) if value.dim() > own else value
+        return Mappings(**values)

@@ -1,0 +1,66 @@
+"""From a config to modules: one connection, or expand, connections and collapse of a whole stack."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mhc_lab.config.schema import ResidualConfig, check_domains
+from mhc_lab.errors import LabError, nearest
+from mhc_lab.residual import registry
+from mhc_lab.residual.connection import Connection
+from mhc_lab.residual.constraints.base import Constraint
+from mhc_lab.residual.ends import Collapse, Expand
+
+
+def build(variant: str, dim: int, layer_index: int = 0, **settings: Any) -> Connection:
+    """One connection by the name of its variant.
+
+    Args:
+        variant: a registered name, see `residual.variants()`.
+        dim: C, the width of a stream.
+        layer_index: which sublayer it serves; its home stream is layer_index mod n.
+        settings: fields of ResidualConfig that the variant has (streams, t_max, h_pre, ...).
+
+    Raises:
+        LabError: unknown variant or setting, or a value outside its domain.
+    """
+    entry = registry.variant(variant)
+    known = [f.name for f in dataclasses.fields(ResidualConfig)]
+    for name in settings:
+        if name not in known:
+            raise LabError(f"no setting '{name}'; {nearest(name, known)}")
+    config = ResidualConfig(variant=variant, **{**entry.defaults, **settings})
+    check_domains(config, "residual.")
+    accepted = entry.accepted_fields(config)
+    for name in settings:
+        if name not in accepted:
+            raise LabError(f"variant '{variant}' has no {name}; it has {', '.join(sorted(accepted))}")
+    return connection(config, dim, layer_index)
+
+
+def build_all(config: ResidualConfig, dim: int, layers: int) -> tuple[Expand, list[Connection], Collapse]:
+    """expand, one connection a layer, collapse; constraints may differ from layer to layer."""
+    n = registry.stream_count(config)
+    connections = [connection(config, dim, index) for index in range(layers)]
+    return Expand(config, n), connections, Collapse(config, n, dim)
+
+
+def connection(config: ResidualConfig, dim: int, layer_index: int) -> Connection:
+    """The connection of one layer."""
+    entry = registry.variant(config.variant)
+    built = registry.resolve(entry.target)(dim, layer_index, config, layer_constraint(config, layer_index))
+    assert isinstance(built, Connection)
+    return built
+
+
+def layer_constraint(config: ResidualConfig, layer_index: int) -> Constraint | None:
+    """The constraint of one layer, or None where H_res is not constrained or not learned."""
+    names = registry.variant(config.variant).layer_constraints(config)
+    if not names or registry.mode(config, "h_res") == "fixed":
+        return None
+    name = names[layer_index % len(names)]
+    cls: type[Constraint] = registry.resolve(registry.constraint(name).target)
+    if not cls.accepts(config.streams):
+        raise LabError(f"residual.streams={config.streams}: constraint '{name}' is not defined for this n")
+    return cls(config.streams, config)

@@ -1,0 +1,93 @@
+"""Groups, overrides, domains: what is accepted, and one clear line for what is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mhc_lab.config import compose
+from mhc_lab.errors import LabError
+
+
+def test_order_of_precedence() -> None:
+    config = compose(["residual=hc", "model=tiny", "model.dim=48", "optim.learning_rate=1e-4"])
+    assert (config.model.dim, config.model.blocks, config.optim.learning_rate) == (48, 6, 1e-4)
+    assert config.residual.b_pre_home == 1.0  # the variant's own default
+    assert compose(["residual=hc", "residual.b_pre_home=2"]).residual.b_pre_home == 2.0
+
+
+def test_a_later_override_wins_whatever_the_group() -> None:
+    assert compose(["model.dim=32", "model=tiny", "model.dim=96"]).model.dim == 96
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["residual=mch"], "did you mean 'mhc'"),
+        (["residul=mhc"], "did you mean 'residual'"),
+        (["model.dimm=3"], "did you mean 'dim'"),
+        (["sed=1"], "did you mean 'seed'"),
+        (["trainer"], "group=option"),
+        (["residual.streams=many"], "Integer"),
+        (["trainer.max_steps=2.5"], "Integer"),
+        (["residual.streams=0"], "at least 1"),
+        (["residual.t_max=0"], "at least 1"),
+        (["residual.alpha_init=nan"], "finite"),
+        (["optim.learning_rate=inf"], "finite"),
+        (["residual.res_diagonal=1"], "below 1"),
+        (["residual.h_pre=on"], "residual.h_pre"),
+        (["residual=identity", "residual.h_res=static"], "has no h_res"),
+        (["residual=identity_hc", "residual.h_res=static"], "has no h_res"),
+        (["residual=orthogonal", "residual.t_max=3"], "variants with t_max: mhc"),
+        (["residual=hc", "residual.convention=v4"], "has no convention"),
+        (["residual.constraints=[sinkhorn]"], "no constraint 'sinkhorn'"),
+        (["model.heads=3"], "model.heads=3"),
+        (["data=text"], "needs data.files"),
+        (["trainer=ddp", "data.batch_size=3"], "multiple of 2"),
+        (["trainer.devices=2"], "needs a strategy"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_fix(overrides: list[str], says: str) -> None:
+    with pytest.raises(LabError) as caught:
+        compose(overrides)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_shared_keys_that_a_variant_lacks_are_dropped() -> None:
+    shared = ["residual.streams=2", "residual.t_max=5", "trainer.max_steps=7"]
+    assert compose(["residual=identity"], shared=shared) == compose(["residual=identity", "trainer.max_steps=7"])
+    mhc = compose(["residual=mhc", "residual.t_max=9"], shared=shared)
+    assert (mhc.residual.streams, mhc.residual.t_max) == (2, 9)
+
+
+def test_config_is_looked_up_in_the_given_folder_first(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "nano.yaml").write_text("dim: 16\n")
+    (tmp_path / "model" / "mine.yaml").write_text("dim: 24\nheads: 2\n")
+    assert compose(config_dir=tmp_path).model.dim == 16
+    assert compose(["model=mine"], config_dir=tmp_path).model.dim == 24
+    assert compose(["model=tiny"], config_dir=tmp_path).model.dim == 384
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "nano.yaml").write_text("dim: [1\n")
+    with pytest.raises(LabError, match=r"nano\.yaml: not valid YAML"):
+        compose(config_dir=tmp_path)
+    (tmp_path / "model" / "nano.yaml").write_text("dimm: 1\n")
+    with pytest.raises(LabError, match="dimm"):
+        compose(config_dir=tmp_path)
+    with pytest.raises(LabError, match="no such folder"):
+        compose(config_dir=tmp_path / "nowhere")
+
+
+def test_composing_imports_no_framework() -> None:
+    code = (
+        "import sys; from mhc_lab.config import compose; compose(); "
+        "print({'torch', 'lightning', 'mlflow', 'optuna'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -1,0 +1,66 @@
+"""The run id: one id for one result, another for another."""
+
+from __future__ import annotations
+
+import pytest
+
+from mhc_lab.config import compose
+from mhc_lab.config.run_id import code_fingerprint, run_id
+
+
+def identify(*overrides: str, corpus: str = "corpus") -> str:
+    return run_id(compose(overrides), corpus)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "residual.t_max=19",
+        "residual.streams=2",
+        "residual.h_pre=static",
+        "residual.alpha_init=0.02",
+        "model.dim=128",
+        "optim.learning_rate=1e-4",
+        "trainer.max_steps=301",
+        "trainer.precision=bf16-mixed",
+        "data.batch_size=16",
+        "seed=1",
+        "control=true",
+    ],
+)
+def test_what_can_change_the_result_changes_the_id(change: str) -> None:
+    assert identify("residual=mhc") != identify("residual=mhc", change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trainer.accelerator=auto",
+        "trainer.threads=1",
+        "trainer.log_every=3",
+        "trainer=ddp",
+        "tracking=none",
+        "launcher.workers=4",
+        "data.task=copy",
+        "optim.min_ratio=0.3",
+        "residual.expand_base=0.5",
+    ],
+)
+def test_what_cannot_change_the_result_does_not(change: str) -> None:
+    assert identify("residual=mhc") == identify("residual=mhc", change)
+
+
+def test_the_corpus_is_in_the_id() -> None:
+    assert identify(corpus="one") != identify(corpus="two")
+
+
+def test_fields_that_do_not_matter_are_dropped() -> None:
+    shared = ["residual.t_max=3", "residual.streams=2"]
+    assert run_id(compose(["residual=identity"], shared=shared), "c") == run_id(compose(["residual=identity"]), "c")
+    fixed = ["residual=mhc", "residual.h_res=fixed"]
+    assert identify(*fixed) == identify(*fixed, "residual.t_max=3", "residual.res_diagonal=0.5")
+
+
+def test_the_id_is_a_folder_name() -> None:
+    assert identify("residual=mhc").startswith("mhc-")
+    assert len(code_fingerprint()) == 12

@@ -1,0 +1,102 @@
+"""The registry: torch-free, and open to plugins."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mhc_lab.config import compose
+from mhc_lab.config.run_id import run_id
+from mhc_lab.errors import LabError
+from mhc_lab.residual import registry
+
+PLUGIN = '''
+import torch
+from mhc_lab.residual import Constraint, register_constraint
+
+class Averaging(Constraint):
+    """One logit: how far H_res lies between I and the mean of the streams."""
+    promises = frozenset({"rows", "columns", "non_negative"})
+    logits = 1
+    def birth(self):
+        return torch.full((1,), -3.0)
+    def __call__(self, logits):
+        mix = torch.sigmoid(logits.float()).unsqueeze(-1)
+        n = self.streams
+        return (1 - mix) * torch.eye(n) + mix / n
+
+register_constraint("averaging", Averaging, fields=set())
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    file = tmp_path / "my_variant.py"
+    file.write_text(PLUGIN)
+    return file
+
+
+def test_all_variants_are_there() -> None:
+    expected = [
+        "identity",
+        "identity_wide",
+        "identity_hc",
+        "hc",
+        "mhc",
+        "orthogonal",
+        "row_stochastic",
+        "column_stochastic",
+    ]
+    assert set(expected) <= set(registry.variants())
+
+
+def test_the_registry_does_not_import_torch() -> None:
+    code = "import sys, mhc_lab.residual, mhc_lab.config.compose, mhc_lab.run_folder; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_a_plugin_file_adds_a_variant_that_trains(plugin: Path) -> None:
+    import torch
+
+    from mhc_lab.models.cost import cost
+    from mhc_lab.models.gpt import GPT
+
+    config = compose(["residual=averaging", f"residual.plugin={plugin}", "residual.streams=3"])
+    model = GPT(config.model, config.residual, 256)
+    logits = model(torch.zeros(1, 8, dtype=torch.long))
+    logits.square().mean().backward()
+    gradient = model.stack.connections[0].get_parameter("b_res").grad
+    assert gradient is not None and gradient.shape == (1,)
+    assert sum(p.numel() for p in model.parameters()) == cost(config, 256).parameters
+
+
+def test_the_content_of_a_plugin_is_in_the_run_id_and_its_place_is_not(plugin: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere.py"
+    moved.write_text(PLUGIN)
+    edited = tmp_path / "edited.py"
+    edited.write_text(PLUGIN.replace("-3.0", "-2.0"))
+    ids = [
+        run_id(compose(["residual=averaging", f"residual.plugin={file}"]), "corpus") for file in (plugin, moved, edited)
+    ]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_broken_plugin_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("import no_such_module")
+    with pytest.raises(LabError, match="no_such_module"):
+        compose(["residual=mhc", f"residual.plugin={file}"])
+    with pytest.raises(LabError, match="no such file"):
+        compose([f"residual.plugin={tmp_path / 'missing.py'}"])
+
+
+def test_constraints_may_differ_from_layer_to_layer() -> None:
+    from mhc_lab.residual.factory import build_all
+
+    config = compose(["residual=mhc", "residual.constraints=[doubly_stochastic,orthogonal]"]).residual
+    _, connections, _ = build_all(config, dim=8, layers=4)
+    names = [type(c.constraint).__name__ for c in connections]  # type: ignore[attr-defined]
+    assert names == ["DoublyStochastic", "Orthogonal"] * 2
