@@ -1,0 +1,1 @@
+"""What is read: corpora, their windows, and the batch of every step."""
