@@ -1,0 +1,36 @@
+"""A table in GitHub's Markdown."""
+
+from __future__ import annotations
+
+from mhc_lab.report.layout import Layout, number_notes
+
+SHORT = 32  # a note up to this long stands in its row; longer ones are numbered under the table
+_RULES = {"l": "---", "c": ":-:", "r": "--:"}
+
+
+def render(layout: Layout) -> str:
+    """Title, table, numbered notes, legend. Short notes stand in the row, long ones under the table."""
+    long, numbers = number_notes([[note for note in row if len(note) > SHORT] for row in layout.notes])
+    lines = [
+        f"# {_escape(layout.title)}",
+        "",
+        _line([*(column.head for column in layout.columns), "note"]),
+        _line([*(_RULES[column.align] for column in layout.columns), "---"]),
+    ]
+    for row, notes, row_numbers in zip(layout.rows, layout.notes, numbers, strict=True):
+        note = ", ".join([*(n for n in notes if len(n) <= SHORT), *(f"({i})" for i in row_numbers)])
+        lines.append(_line([_escape(text) for text in [*(row[c.key] for c in layout.columns), note]]))
+    if long:
+        lines += ["", "Notes", "", *(f"{i}. {_escape(note)}" for i, note in enumerate(long, start=1))]
+    lines += ["", *(f"- {_escape(line)}" for line in [*layout.legend, *layout.details])]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    for character in ("\\", "|", "*", "<"):
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -1,0 +1,100 @@
+"""What a reader must know about a row: seeds that are missing, cells that test nothing, gaps within the noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from mhc_lab.report.frame import NOT_RUN, Study
+from mhc_lab.report.stats import MIN_SEEDS, PairedGap
+from mhc_lab.run_folder import ENDED
+
+IDENTICAL = "identical by construction"
+INSIDE_NOISE = "inside noise floor"
+_ROW_SUMS_ONE = 1e-3  # how near 1 the forward gain is where H_res leaves equal streams as they are
+_MAX_REASON = 160
+
+
+def row_notes(
+    study: Study, row: dict[str, Any], seeds: list[int], gap: PairedGap | None, noise_floor: float | None
+) -> list[str]:
+    """The notes of one row, in order; `row` is its entry in study.json, `seeds` those that finished."""
+    name = row["row"]
+    cells = study.row_cells(name)
+    notes = _lost_seeds(cells)
+    if name != study.baseline:
+        notes += _seeds_of_gap(seeds, gap)
+    elif 0 < len(seeds) < MIN_SEEDS:
+        notes.append(f"{_seeds(len(seeds))}: no interval")
+    notes += _degenerate(cells, row)
+    if name == study.control:
+        notes.append("control arm: the baseline with another initialisation and data order")
+    elif gap is not None and gap.identical:
+        notes.append(IDENTICAL)
+    elif gap is not None:
+        if gap.constant:
+            notes.append("the same gap in every seed: not tested")
+        if noise_floor is not None and abs(gap.estimate.mean) <= noise_floor:
+            notes.append(INSIDE_NOISE)
+    if seeds and study.timing and name not in study.timing["rows"]:
+        notes.append("ms/step from its training runs: the row is not in the timing pass")
+    return notes
+
+
+def _lost_seeds(cells: pd.DataFrame) -> list[str]:
+    if cells.empty:
+        return ["no runs in this study"]
+    lost = cells[cells["status"] != "finished"]
+    if lost.empty:
+        return []
+    what = [_what_happened(*cell) for cell in zip(lost["status"], lost["reason"], lost["steps"], strict=True)]
+    notes = [f"{what.count(words)} of {_seeds(len(cells))} {words}" for words in dict.fromkeys(what)]
+    left = len(cells) - len(lost)
+    return ["; ".join([*notes, f"means over {_seeds(left)}" if left else "no finished run"])]
+
+
+def _what_happened(status: str, reason: object, steps: float) -> str:
+    if status == NOT_RUN:
+        return "not run yet"
+    if status == "diverged" and not math.isnan(steps):
+        return f"diverged at step {steps:.0f}"
+    lines = reason.strip().splitlines() if isinstance(reason, str) else []
+    return f"{status}: {lines[0][:_MAX_REASON]}" if lines else status
+
+
+def _seeds_of_gap(seeds: list[int], gap: PairedGap | None) -> list[str]:
+    if not seeds:
+        return []
+    if gap is None:
+        return ["no gap: no finished seed in common with the baseline"]
+    few = gap.estimate.n < MIN_SEEDS
+    if gap.estimate.n < len(seeds):
+        return [f"gap over the {_seeds(gap.estimate.n)} in common with the baseline" + (": no interval" if few else "")]
+    return [f"{_seeds(len(seeds))}: no interval"] if few else []
+
+
+def _degenerate(cells: pd.DataFrame, row: dict[str, Any]) -> list[str]:
+    measured = cells[cells["status"].isin(ENDED)]
+    degenerate = measured[measured["degenerate"]]
+    if degenerate.empty:
+        return []
+    everywhere = len(degenerate) == len(measured)
+    word = "degenerate" if everywhere else f"degenerate in {len(degenerate)} of {_seeds(len(measured))}"
+    spread = degenerate[["spread_perturbed", "spread_step10"]].max().max()
+    n, gain = row["streams"], degenerate["gain_forward"].max()
+    keeps_streams = row["h_res"] == "fixed" or abs(gain - 1) < _ROW_SUMS_ONE
+    if row["h_post"] == "fixed" and keeps_streams:
+        meaning, write = "the cell is the baseline", "residual.h_post=dynamic"
+    else:
+        meaning = "the cell is a single stream with learned gains"
+        write = f"residual.h_post=dynamic residual.h_post_home={2 - 1 / n:g} residual.h_post_away={1 - 1 / n:g}"
+    return [
+        f"{word}: streams stay equal (spread {spread:.1e}): {meaning}; break the symmetry with "
+        f"residual.expand=scaled residual.expand_base=0.6 or a home write ({write})"
+    ]
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"

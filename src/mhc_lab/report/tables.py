@@ -1,0 +1,56 @@
+"""The files of an exported table: CSV, Markdown, LaTeX, and the provenance beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mhc_lab.errors import LabError, nearest
+from mhc_lab.report import latex, markdown
+from mhc_lab.report.frame import load
+from mhc_lab.report.layout import Layout, lay_out
+from mhc_lab.report.provenance import mixture_lines, provenance
+from mhc_lab.report.summary import Summary, summarize
+from mhc_lab.run_folder import write_json, write_whole
+
+FILES = {"md": "table.md", "latex": "table.tex", "csv": "table.csv"}
+PROVENANCE = "provenance.json"
+
+_WRITERS: dict[str, Callable[[Summary, Layout], str]] = {
+    "md": lambda _, layout: markdown.render(layout),
+    "latex": lambda _, layout: latex.render(layout),
+    "csv": lambda summary, _: str(summary.frame.to_csv(index=False)),
+}
+
+
+def export(results: Path, study: str, formats: Sequence[str] = ("md", "latex", "csv"), command: str = "") -> list[Path]:
+    """Write the tables of a study and its provenance.json into `results`/<study>; returns their paths.
+
+    The CSV has `summary.COLUMNS` in full precision. `command` is the command line that asked for the export.
+    Raises LabError for an unknown format or study, a study without a finished run, or a folder that cannot be
+    written. Runs that should be alike and are not are warned of on stderr.
+    """
+    for name in formats:
+        if name not in FILES:
+            raise LabError(f"--format {name}: no such format; {nearest(name, FILES)}")
+    loaded = load(results, study)
+    summary = summarize(loaded)
+    layout = lay_out(loaded, summary)
+    origin = provenance(loaded, command)
+    for line in mixture_lines(origin["mixtures"]):
+        Console(stderr=True, soft_wrap=True).print(f"warning: {study}: {line}", markup=False, highlight=False)
+
+    written = []
+    try:
+        for name in dict.fromkeys(formats):
+            path = loaded.folder / FILES[name]
+            write_whole(path, _WRITERS[name](summary, layout))
+            written.append(path)
+        write_json(loaded.folder / PROVENANCE, origin)
+    except OSError as error:
+        raise LabError(
+            f"{loaded.folder}: cannot be written: {error.strerror}; mend its permissions or choose another --results"
+        ) from error
+    return [*written, loaded.folder / PROVENANCE]

@@ -1,0 +1,63 @@
+"""The table on a terminal: the essential columns, under 120 characters wide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mhc_lab.report.frame import load
+from mhc_lab.report.layout import lay_out, number_notes
+from mhc_lab.report.summary import summarize
+from mhc_lab.report.tables import FILES, PROVENANCE
+
+WIDTH = 119
+_Justify = Literal["left", "center", "right"]
+COLUMNS: tuple[tuple[str, str, _Justify], ...] = (
+    ("row", "row", "left"),
+    ("h_res", "res", "center"),
+    ("h_pre", "pre", "center"),
+    ("h_post", "post", "center"),
+    ("val_loss", "val loss", "right"),
+    ("loss_gap", "loss gap", "right"),
+    ("paper_loss_gap", "paper", "right"),
+    ("composite_gains", "composite gain", "right"),
+    ("ms_ratio", "ms/step", "right"),
+    ("peak_memory_mb", "MB", "right"),
+)
+
+
+def print_table(results: Path, study: str, console: Console | None = None) -> None:
+    """Print a study's table with its notes, and where the exported files lie.
+
+    Without a `console` it goes to stdout, as wide as the terminal, up to 119 columns. Raises LabError as
+    `read_study` does.
+    """
+    loaded = load(results, study)
+    layout = lay_out(loaded, summarize(loaded))
+    if console is None:
+        console = Console()
+        console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+
+    shown = {column.key for column in layout.columns} | ({"ms_ratio"} if loaded.timing else set())
+    columns = [column for column in COLUMNS if column[0] in shown]
+    table = Table(title=escape(layout.title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for _, head, justify in columns:
+        table.add_column(head, justify=justify, overflow="fold")
+    table.add_column("note")
+    distinct, numbers = number_notes(layout.notes)
+    for row, row_numbers in zip(layout.rows, numbers, strict=True):
+        table.add_row(*(escape(row[key]) for key, _, _ in columns), ",".join(map(str, row_numbers)))
+
+    console.print(table)
+    for i, note in enumerate(distinct, start=1):
+        console.print(f"{i}. {note}", markup=False, highlight=False)
+    for line in layout.legend:
+        console.print(line, markup=False, highlight=False, style="dim")
+    for name in (*FILES.values(), PROVENANCE):
+        if (loaded.folder / name).is_file():
+            console.print(str(loaded.folder / name), markup=False, highlight=False, soft_wrap=True)
