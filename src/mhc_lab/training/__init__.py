@@ -1,0 +1,1 @@
+"""Training: one configuration becomes one finished run."""

@@ -1,0 +1,1 @@
+"""What a run measures and writes while it trains, one file each."""

@@ -1,0 +1,130 @@
+"""What a row costs in time: baseline and row alternate in one process, with nothing else running.
+
+python -m mhc_lab.training.timing <study folder>
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mhc_lab.config.schema import RunConfig
+from mhc_lab.data.module import LabData
+from mhc_lab.errors import EXIT_INPUT, EXIT_OK, LabError
+from mhc_lab.residual import registry
+from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
+from mhc_lab.training.clock import StepClock
+from mhc_lab.training.module import Batch, build_model, clip_gradients, next_token_loss
+from mhc_lab.training.optim import build_optimizer
+from mhc_lab.training.strategy import accelerator, device_name, threads
+
+WARM_UP = 3  # steps of each model that are not timed
+STEPS = 20  # pairs a row, in the timing pass of a study
+BATCHES = 4  # real ones, taken in turn
+
+
+def time_rows(configs: Mapping[str, RunConfig], baseline: str, *, steps: int) -> dict[str, Any]:
+    """Time `steps` training steps of every row, each beside one of the baseline.
+
+    A step is forward, backward, clipping and optimizer on one device of the baseline's config, in the row's own
+    precision, built as in a run. `ms_per_step` is the median, `ms_ratio` the median of the ratios of pairs that ran
+    one after the other; the baseline's own, against a second copy of itself, shows the noise. Content of timing.json:
+    {"baseline", "device", "threads", "rows": {row: {"ms_per_step", "ms_ratio", "samples"}}}. Raises LabError for a
+    corpus or device that is not there; a row that runs out of memory raises as in a run.
+    """
+    trainer = configs[baseline].trainer
+    device = accelerator(trainer)
+    torch.set_num_threads(threads(trainer))
+    reference = _Stepper(configs[baseline], device)
+    rows = {}
+    for name, config in configs.items():
+        row = _Stepper(config, device)
+        pairs = list(_pairs(reference, row, steps))
+        rows[name] = {
+            "ms_per_step": statistics.median(own for _, own in pairs),
+            "ms_ratio": statistics.median(own / base for base, own in pairs),
+            "samples": len(pairs),
+        }
+    return {"baseline": baseline, "device": device_name(trainer), "threads": threads(trainer), "rows": rows}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read a study's study.json, time its rows, write its timing.json. Exit codes: 0 done, 2 LabError."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if len(arguments) != 1:
+            raise LabError("usage: python -m mhc_lab.training.timing <study folder>")
+        study = Path(arguments[0])
+        content = read_json(study / "study.json")
+        if content is None:
+            raise LabError(f"{study}: not a study folder (no study.json)")
+        run_ids: dict[str, str] = content["timing_config"]
+        runs = runs_dir(study.parent)
+        timing = time_rows(
+            {row: RunFolder(runs / run_id).config() for row, run_id in run_ids.items()},
+            content["baseline"],
+            steps=STEPS,
+        )
+        for row, timed in timing["rows"].items():
+            timed["run_id"] = run_ids[row]
+        write_json(study / "timing.json", timing)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    return EXIT_OK
+
+
+def _pairs(reference: _Stepper, row: _Stepper, steps: int) -> Iterator[tuple[float, float]]:
+    """Milliseconds of a reference step and of a row's step; which of the two is first changes from pair to pair."""
+    for index in range(-WARM_UP, steps):
+        if index % 2:
+            own, base = row.step(), reference.step()
+        else:
+            base, own = reference.step(), row.step()
+        if index >= 0:
+            yield base, own
+
+
+class _Stepper:
+    """A model with its optimizer and a few real batches, that takes timed training steps."""
+
+    def __init__(self, config: RunConfig, device: str) -> None:
+        if config.residual.plugin:
+            registry.load_plugin(config.residual.plugin)
+        self.config = config
+        self.device = torch.device("cuda" if device == "gpu" else "cpu")
+        data = LabData(config)
+        batches = list(itertools.islice(data.train_dataloader(), BATCHES))
+        self.batches: Iterator[Batch] = itertools.cycle(
+            [(inputs.to(self.device), targets.to(self.device)) for inputs, targets in batches]
+        )
+        self.model = build_model(config, config.model.vocab_size or data.vocab_size).to(self.device)
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.clock = StepClock(device)
+
+    def step(self) -> float:
+        """One training step, in milliseconds."""
+        self.clock.lap()
+        with self._precision():
+            loss = next_token_loss(self.model, next(self.batches))
+        loss.backward()
+        clip_gradients(self.model, self.config.optim.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return 1000 * self.clock.lap()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.config.trainer.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+import json
+
+import pytest
+
+from mhc_lab.errors import EXIT_INPUT
+from mhc_lab.training import timing
+
+
+def test_every_row_is_timed_beside_the_baseline(tiny):
+    configs = {"identity": tiny("residual=identity"), "mhc": tiny("residual=mhc")}
+    found = timing.time_rows(configs, "identity", steps=15)
+    assert found["baseline"] == "identity"
+    assert list(found["rows"]) == ["identity", "mhc"]
+    assert all(row["samples"] == 15 and row["ms_per_step"] > 0 for row in found["rows"].values())
+    # The same work takes about the same time; a connection with Sinkhorn in every layer takes more.
+    assert found["rows"]["identity"]["ms_ratio"] == pytest.approx(1.0, abs=0.5)
+    assert found["rows"]["mhc"]["ms_ratio"] > found["rows"]["identity"]["ms_ratio"]
+
+
+def test_bf16_rows_are_timed(tiny):
+    configs = {"identity": tiny("residual=identity", "trainer.precision=bf16-mixed")}
+    assert timing.time_rows(configs, "identity", steps=2)["rows"]["identity"]["ms_per_step"] > 0
+
+
+def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "STEPS", 2)
+    rows = {"identity": folder("residual=identity"), "hc": folder("residual=hc")}
+    study = tmp_path / "mine"
+    study.mkdir()
+    run_ids = {name: row.run_id for name, row in rows.items()}
+    (study / "study.json").write_text(json.dumps({"baseline": "identity", "timing_config": run_ids}))
+    assert timing.main([str(study)]) == 0
+    written = json.loads((study / "timing.json").read_text())
+    assert {name: row["run_id"] for name, row in written["rows"].items()} == run_ids
+    assert written["threads"] >= 1
+
+
+def test_a_folder_that_is_no_study(tmp_path, capsys):
+    assert timing.main([str(tmp_path)]) == EXIT_INPUT
+    assert "not a study folder" in capsys.readouterr().err
