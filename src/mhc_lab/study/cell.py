@@ -1,0 +1,141 @@
+"""One run folder -> its record: the run in a child process, and what is written when the child cannot write it."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.data.corpus import corpus_fingerprint
+from mhc_lab.errors import EXIT_INPUT
+from mhc_lab.run_folder import RunFolder, Status
+from mhc_lab.study import child
+
+_POLL_SECONDS = 0.1
+_LOCK_SECONDS = 5
+_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|bad_alloc|can't allocate memory|Cannot allocate", re.IGNORECASE)
+_TAIL_BYTES = 4000
+
+
+class Stopped(Exception):
+    """The worker was told to stop; the run, if it had begun, is recorded as killed."""
+
+
+def run_cell(folder: RunFolder, target: str, stopping: Callable[[], bool]) -> dict[str, Any]:
+    """The record of a run: found where it has a result, else made in a child process.
+
+    A folder that another process works on is waited for. Raises Stopped once `stopping()`.
+    """
+    while True:
+        if stopping():
+            raise Stopped
+        try:
+            with folder.lock():
+                record = folder.record()
+                if record is not None and folder.ended():
+                    return record
+                folder.record_file.unlink(missing_ok=True)
+        except Timeout:
+            time.sleep(_POLL_SECONDS)
+            continue
+        record = _attempt(folder, target, stopping)
+        if record is not None:
+            return record
+
+
+def record_end(folder: RunFolder, status: Status, reason: str, started: datetime.datetime | None = None) -> bool:
+    """Write the record of a run whose own process could not, and tell the tracking server.
+
+    False where a process works on the run, or it has a record already: then that stands.
+    """
+    config = folder.config()
+    ended = datetime.datetime.now(datetime.UTC)
+    started = started or ended
+    try:
+        with folder.lock(_LOCK_SECONDS):
+            if folder.record() is not None:
+                return False
+            folder.write_record(
+                {
+                    "run_id": folder.run_id,
+                    "status": status,
+                    "reason": reason,
+                    "started": started.isoformat(),
+                    "ended": ended.isoformat(),
+                    "seconds": (ended - started).total_seconds(),
+                    "variant": config.residual.variant,
+                    "seed": config.seed,
+                    "control": config.control,
+                    "corpus_fingerprint": corpus_fingerprint(config),
+                    "code_fingerprint": code_fingerprint(),
+                    "metrics": {},
+                    "cost": {},
+                }
+            )
+    except Timeout:
+        return False
+    if config.tracking.backend == "mlflow":
+        from mhc_lab.tracking import mlflow
+
+        mlflow.push(folder)
+    return True
+
+
+def _attempt(folder: RunFolder, target: str, stopping: Callable[[], bool]) -> dict[str, Any] | None:
+    """Run once. None where another process took the folder first."""
+    started = datetime.datetime.now(datetime.UTC)
+    kills = _kernel_kills()
+    log_start = folder.log_file.stat().st_size if folder.log_file.is_file() else 0
+    process = child.start(folder, target)
+    code = None
+    while code is None:
+        code = process.wait(_POLL_SECONDS)
+        if code is None and stopping():
+            process.kill()
+            record_end(folder, "killed", "interrupted", started)
+            raise Stopped
+    if folder.record() is None and code != child.EXIT_BUSY:
+        reason = _reason(code, _tail(folder.log_file, log_start), _kernel_kills() > kills)
+        record_end(folder, "failed", reason, started)
+    return folder.record()
+
+
+def _reason(code: int, last_words: str, kernel_killed: bool) -> str:
+    """Why a process ended without a record, in one line."""
+    last_line = next((line.strip() for line in reversed(last_words.splitlines()) if line.strip()), "it printed nothing")
+    if code == -signal.SIGKILL and kernel_killed:
+        return "out of memory: killed by the kernel (SIGKILL)"
+    if _OUT_OF_MEMORY.search(last_words):
+        return f"out of memory: {last_line}"
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL (kill -9, or out of memory in a container)"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if code == EXIT_INPUT:
+        return last_line
+    return f"ended with exit code {code} and no record: {last_line}"
+
+
+def _tail(log: Path, start: int) -> str:
+    """The end of what was printed since the log was `start` bytes long."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def _kernel_kills() -> int:
+    """How many processes Linux has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

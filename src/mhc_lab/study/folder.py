@@ -1,0 +1,148 @@
+"""The folder of a study, results/<study>/, and what its study.json holds. Torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mhc_lab.config.run_id import run_id
+from mhc_lab.config.schema import TrainerConfig
+from mhc_lab.errors import LabError, nearest
+from mhc_lab.residual import registry
+from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
+from mhc_lab.study.spec import Grid, Row
+
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+class StudyFolder:
+    """Paths of one study, and its study.json: which rows and seeds it has, and which runs fill them."""
+
+    def __init__(self, results: Path, name: str) -> None:
+        if not _STUDY_NAME.fullmatch(name) or name == runs_dir(results).name:
+            raise LabError(f"study '{name}': a study's name is letters, digits and _ . + -, and not 'runs'")
+        self.results = results
+        self.name = name
+        self.path = results / name
+        self.study_file = self.path / "study.json"
+        self.timing_file = self.path / "timing.json"
+
+    def content(self) -> dict[str, Any]:
+        """study.json, or LabError with the nearest study."""
+        content = read_json(self.study_file)
+        if content is None:
+            known = [file.parent.name for file in self.results.glob("*/study.json")]
+            raise LabError(f"no study '{self.name}' in {self.results}; {nearest(self.name, known)}")
+        return content
+
+    def run(self, run_id: str) -> RunFolder:
+        return RunFolder(runs_dir(self.results) / run_id)
+
+    def lock(self) -> FileLock:
+        """Held by the one command that runs the study; workers need not hold it."""
+        return FileLock(self.path / "study.lock", timeout=0)
+
+    def check(self, grid: Grid) -> None:
+        """Refuse a grid whose rows give other runs than those that the study already holds under the same names."""
+        stored = read_json(self.study_file)
+        if stored is None:
+            return
+        if Path(stored["grid"]).stem != grid.name:
+            raise LabError(
+                f"study '{self.name}' holds the grid {stored['grid']}: choose another name with --study NAME"
+            )
+        held = {(cell["row"], cell["seed"]): cell["run_id"] for cell in stored["cells"]}
+        fingerprints = {cell.row: cell.corpus_fingerprint for cell in grid.cells}
+        for (row, seed), held_id in held.items():
+            if row not in fingerprints:
+                continue
+            now = run_id(grid.row(row).with_seed(seed), fingerprints[row])
+            if now != held_id:
+                raise LabError(
+                    f"study '{self.name}' was made with other settings ({_difference(stored, grid, row)}); "
+                    f"keep it and put this one beside it with --study NAME"
+                )
+
+    def write(self, grid: Grid, *, storage: str, command: str) -> None:
+        """Write study.json: the grid's rows and seeds added to those that the study already has."""
+        stored = read_json(self.study_file)
+        rows = {row["row"]: row for row in (stored["rows"] if stored else [])}
+        cells = {(cell["row"], cell["seed"]): cell for cell in (stored["cells"] if stored else [])}
+        rows.update({row.name: _row_entry(row) for row in grid.rows})
+        for cell in grid.cells:
+            cells[cell.row, cell.seed] = {"row": cell.row, "seed": cell.seed, "run_id": cell.run_id}
+        order = [row.name for row in grid.rows]
+        order += [name for name in rows if name not in order]
+        ordered = sorted(cells.values(), key=lambda cell: (order.index(cell["row"]), cell["seed"]))
+        timing: dict[str, str] = {}
+        for entry in ordered:
+            timing.setdefault(entry["row"], entry["run_id"])
+        content = {
+            "study": self.name,
+            "grid": grid.origin,
+            "title": grid.title,
+            "baseline": grid.baseline,
+            "control": grid.control,
+            "command": command,
+            "created": stored["created"] if stored else datetime.datetime.now(datetime.UTC).isoformat(),
+            "overrides": lasting(grid.overrides),
+            "storage": storage,
+            "rows": [rows[name] for name in order],
+            "cells": ordered,
+            "timing_config": timing,
+        }
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.study_file, content)
+        except OSError as error:
+            raise LabError(f"{self.path}: cannot be written: {error.strerror}; choose another --results") from error
+
+    def timed(self) -> bool:
+        """Whether timing.json covers the runs that the study would time now."""
+        timing = read_json(self.timing_file)
+        if timing is None:
+            return False
+        timed = {row: entry["run_id"] for row, entry in timing["rows"].items()}
+        return bool(timed == self.content()["timing_config"])
+
+
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """The overrides that say what a study is, not where and how it runs."""
+    passing = {f"trainer.{f.name}" for f in dataclasses.fields(TrainerConfig) if not f.metadata["in_id"]}
+    keys = [override.partition("=")[0] for override in overrides]
+    return [
+        override
+        for override, key in zip(overrides, keys, strict=True)
+        if key not in passing and key.partition(".")[0] not in ("launcher", "tracking")
+    ]
+
+
+def _row_entry(row: Row) -> dict[str, Any]:
+    residual = row.config.residual
+    modes = {toggle: registry.mode(residual, toggle) for toggle in ("h_res", "h_pre", "h_post")}
+    return {
+        "row": row.name,
+        "variant": residual.variant,
+        **modes,
+        "streams": registry.stream_count(residual),
+        "paper_loss_gap": row.paper_loss_gap,
+    }
+
+
+def _difference(stored: dict[str, Any], grid: Grid, row: str) -> str:
+    """What differs, in words: the shared overrides where they do, else the row."""
+    overrides = lasting(grid.overrides)
+    was, now = _only(stored["overrides"], overrides), _only(overrides, stored["overrides"])
+    if was or now:
+        return f"then {' '.join(was) or 'no override'}, now {' '.join(now) or 'no override'}"
+    return f"row '{row}' or the corpus has changed since"
+
+
+def _only(overrides: Sequence[str], others: Sequence[str]) -> list[str]:
+    return [override for override in overrides if override not in others]

@@ -1,0 +1,91 @@
+"""What a command would do: its cells, which of them have a result, and how long the others may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.study.folder import StudyFolder
+from mhc_lab.study.progress import duration
+from mhc_lab.study.spec import Cell, Grid
+
+CellState = Literal["done", "to run", "other code"]
+
+_TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`seconds`: of one run, by row; `workers` runs go on at once."""
+
+    grid: Grid
+    study: str
+    states: dict[str, CellState]  # by run id
+    seconds: dict[str, float]
+    workers: int
+
+    @property
+    def total_seconds(self) -> float:
+        """The time of the whole study; a run that several cells share counts once."""
+        missing = {
+            cell.run_id: self.seconds[cell.row] for cell in self.grid.cells if self.states[cell.run_id] == "to run"
+        }
+        return sum(missing.values()) / self.workers
+
+    def print(self, console: Console | None = None) -> None:
+        console = console or Console(soft_wrap=True, highlight=False)
+        table = Table(
+            "row", "seed", "run", "state", "time", title=f"{self.study}: {self.grid.title}", title_justify="left"
+        )
+        for cell in self.grid.cells:
+            state = self.states[cell.run_id]
+            time = f"about {duration(self.seconds[cell.row])}" if state == "to run" else ""
+            table.add_row(cell.row, str(cell.seed), cell.run_id, state, time)
+        console.print(table)
+        counts = [list(self.states.values()).count(state) for state in ("done", "to run", "other code")]
+        console.print(
+            f"{len(self.grid.cells)} cells, {len(self.states)} runs: {counts[0]} done, {counts[1]} to run, about "
+            f"{duration(self.total_seconds)} with {self.workers} worker{'s' if self.workers > 1 else ''}",
+            markup=False,
+        )
+        if counts[2]:
+            console.print(f"{counts[2]} were made with other code: --rerun or --keep", markup=False)
+
+
+def cell_state(folder: StudyFolder, run_id: str) -> CellState:
+    run = folder.run(run_id)
+    if not run.ended():
+        return "to run"
+    record = run.record()
+    assert record is not None
+    return "done" if record["code_fingerprint"] == code_fingerprint() else "other code"
+
+
+def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:
+    """Look up, or measure in a few steps, how long the missing runs take. Nothing is written."""
+    states = {cell.run_id: cell_state(folder, cell.run_id) for cell in grid.cells}
+    seconds = _known_seconds(grid.cells, folder, states)
+    unknown = [cell.row for cell in grid.cells if states[cell.run_id] == "to run" and cell.row not in seconds]
+    if unknown:
+        from mhc_lab.training.timing import time_rows
+
+        configs = {name: grid.row(name).config for name in dict.fromkeys([grid.baseline, *unknown])}
+        for name, timed in time_rows(configs, grid.baseline, steps=_TIMED_STEPS)["rows"].items():
+            seconds.setdefault(name, timed["ms_per_step"] / 1000 * configs[name].trainer.max_steps)
+    return Plan(grid, folder.name, states, seconds, workers)
+
+
+def _known_seconds(cells: tuple[Cell, ...], folder: StudyFolder, states: dict[str, CellState]) -> dict[str, float]:
+    """By row, how long the first of its finished runs took."""
+    seconds: dict[str, float] = {}
+    for cell in cells:
+        if states[cell.run_id] != "to run" and cell.row not in seconds:
+            record = folder.run(cell.run_id).record()
+            assert record is not None
+            if record["status"] == "finished":
+                seconds[cell.row] = record["seconds"]
+    return seconds

@@ -1,0 +1,109 @@
+"""A worker's loop: take a trial, run its cell, tell the study; until nothing waits or runs."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from mhc_lab.run_folder import RunFolder, runs_dir
+from mhc_lab.study import child
+from mhc_lab.study.cell import Stopped, record_end, run_cell
+from mhc_lab.study.storage import MAX_RETRIES, StaleTrial, StudyStorage, each_run, process_name, trials
+
+_IDLE_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class RunFailed(Exception):
+    """The run has no value to tell: its trial fails, the worker goes on."""
+
+
+class GridObjective:
+    """The objective of a grid's trials, which name their run: there is nothing to suggest."""
+
+    def __init__(self, storage: StudyStorage, results: Path, target: str, stopping: Callable[[], bool]) -> None:
+        self._storage, self._results, self._target, self._stopping = storage, results, target, stopping
+        self._worker = process_name()
+        self.returned = True
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Validation loss; infinite where the run diverged."""
+        self.returned = False
+        trial.set_user_attr("worker", self._worker)
+        self._storage.taken()
+        try:
+            return self._value(trial)
+        finally:
+            self.returned = True
+
+    def _value(self, trial: optuna.Trial) -> float:
+        if "row" not in trial.user_attrs:
+            raise optuna.TrialPruned("a stray of the sampler, not a cell of the grid")
+        folder = RunFolder(runs_dir(self._results) / trial.user_attrs["run_id"])
+        record = run_cell(folder, self._target, self._stopping)
+        if record["status"] == "finished":
+            return float(record["metrics"]["val_loss"])
+        if record["status"] == "diverged":
+            return math.inf
+        raise RunFailed(record["reason"])
+
+
+def pull(
+    results: Path,
+    name: str,
+    url: str,
+    *,
+    interval: int,
+    grace: int,
+    target: str = child.DEFAULT_TARGET,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Work for the study `name` until nothing of it waits or runs, or `stopping()`.
+
+    `url` is its Optuna storage; `interval` and `grace` are the heartbeat's, in seconds.
+    """
+
+    storage = StudyStorage(url, name, results, interval=interval, grace=grace, exhausted=give_up(results))
+    study = storage.open()
+    for run_id in itertools.islice(each_run(study, TrialState.WAITING), 1):  # all have one tracking
+        tracking = RunFolder(runs_dir(results) / run_id).config().tracking
+        child.preload(target, mlflow=tracking.backend == "mlflow")
+    objective = GridObjective(storage, results, target, stopping)
+    while not stopping():
+        with storage.taking():
+            storage.reap(study)
+            if trials(study, TrialState.WAITING):
+                _take(study, objective)
+                continue
+        if not trials(study, TrialState.RUNNING):
+            return
+        time.sleep(_IDLE_SECONDS)
+
+
+def give_up(results: Path) -> StaleTrial:
+    """What becomes of a run whose workers died too often: it is recorded as failed."""
+
+    def exhausted(_: optuna.Study, trial: FrozenTrial) -> None:
+        folder = RunFolder(runs_dir(results) / trial.user_attrs["run_id"])
+        record_end(folder, "failed", f"its worker died {MAX_RETRIES + 1} times")
+
+    return exhausted
+
+
+def _take(study: optuna.Study, objective: GridObjective) -> None:
+    try:
+        study.optimize(objective, n_trials=1, catch=(RunFailed, Stopped))
+    except (ValueError, UpdateFinishedTrialError):
+        if not objective.returned:
+            raise
+        # This machine slept for longer than the grace and another worker requeued the trial; the run's record stands.
+        _log.warning("a trial was given up while this worker was silent; its run is kept")

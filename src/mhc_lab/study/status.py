@@ -1,0 +1,63 @@
+"""How far a study is, read from its run folders alone. Torch-free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from filelock import Timeout
+from rich.console import Console
+from rich.table import Table
+
+from mhc_lab.run_folder import RunFolder
+from mhc_lab.study.folder import StudyFolder
+from mhc_lab.study.progress import first_line
+
+STATES = ("finished", "diverged", "failed", "running", "waiting")
+
+
+def state(folder: RunFolder) -> tuple[str, str]:
+    """One of STATES, and the reason where there is one. A killed run waits to be run again."""
+    record = folder.record()
+    if record is not None:
+        if record["status"] == "killed":
+            return "waiting", f"killed: {first_line(record['reason'])}"
+        return record["status"], first_line(record["reason"])
+    if not (folder.path / "run.lock").exists():
+        return "waiting", ""
+    try:
+        with folder.lock():
+            return "waiting", ""
+    except Timeout:
+        return "running", ""
+
+
+def status(results: Path, study: str, console: Console | None = None) -> None:
+    """Print a line a row: how many of its cells are in which state, and why some have no result.
+
+    Raises LabError for an unknown study.
+    """
+    console = console or Console(soft_wrap=True, highlight=False)
+    folder = StudyFolder(results, study)
+    content = folder.content()
+    table = Table("row", *STATES, "why", title=f"{study}: {content['title']}", title_justify="left")
+    totals: Counter[str] = Counter()
+    for row in content["rows"]:
+        cells = [cell for cell in content["cells"] if cell["row"] == row["row"]]
+        found = [(cell["seed"], *state(folder.run(cell["run_id"]))) for cell in cells]
+        counts = Counter(where for _, where, _ in found)
+        totals += counts
+        table.add_row(row["row"], *(str(counts[where] or "") for where in STATES), "\n".join(_reasons(found)))
+    console.print(table)
+    console.print(", ".join(f"{totals[where]} {where}" for where in STATES if totals[where]), markup=False)
+    if totals["failed"] or (totals["waiting"] and not totals["running"]):
+        console.print(f"to go on, repeat: {content['command']}", markup=False)
+
+
+def _reasons(found: list[tuple[int, str, str]]) -> list[str]:
+    """Why cells have no loss: a line for all the seeds with one reason."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for seed, where, reason in found:
+        if reason:
+            seeds.setdefault((where, reason), []).append(str(seed))
+    return [f"seed {', '.join(which)} {where}: {reason}" for (where, reason), which in seeds.items()]

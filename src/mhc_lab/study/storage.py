@@ -1,0 +1,179 @@
+"""The Optuna storage of studies: where it lies, how a trial is taken, and what becomes of a dead worker's trials."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import optuna
+import sqlalchemy.exc
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+
+from mhc_lab.errors import LabError
+from mhc_lab.run_folder import runs_dir
+
+# As study.json holds it: the results folder may be moved, and is kept in git.
+DEFAULT_STORAGE = "sqlite:///{results}/runs/studies.db"
+MAX_RETRIES = 2
+
+_HIDDEN = "***"  # what SQLAlchemy writes for a password
+
+StaleTrial = Callable[["optuna.Study", FrozenTrial], None]
+
+logger = logging.getLogger(__name__)
+
+
+def resolve(storage: str, results: Path) -> str:
+    """The URL to connect to, from the form that study.json holds."""
+    if f":{_HIDDEN}@" in storage:
+        raise LabError(f"{storage}: the password is not kept with the study; give the whole URL with --storage")
+    return storage.replace("{results}", str(results))
+
+
+def without_password(storage: str) -> str:
+    """The form that study.json holds."""
+    if storage == DEFAULT_STORAGE:
+        return storage
+    try:
+        return make_url(storage).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise LabError(
+            f"--storage {storage}: not a database URL such as sqlite:///studies.db or postgresql+psycopg://host/database"
+        ) from error
+
+
+class StudyStorage:
+    """One study in its database. `interval` and `grace` are the heartbeat's, in seconds.
+
+    `exhausted` is told of each trial whose worker died for the last time that is allowed.
+    """
+
+    def __init__(
+        self, url: str, name: str, results: Path, *, interval: int, grace: int, exhausted: StaleTrial | None = None
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)
+        self._grace = datetime.timedelta(seconds=grace)
+        self._exhausted = exhausted
+        self._retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
+        sqlite = url.startswith("sqlite")
+        self._lock = FileLock(runs_dir(results) / f"{name}.lock") if sqlite else None
+        try:
+            if sqlite:
+                runs_dir(results).mkdir(parents=True, exist_ok=True)
+            self._storage = RDBStorage(
+                url,
+                # sqlite: how long a writer waits for another; elsewhere a server may have closed an idle connection.
+                engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True},
+                heartbeat_interval=interval,
+                grace_period=grace,
+                heartbeat_stale_trial_callback=self._requeue,
+            )
+        except OSError as error:
+            raise LabError(
+                f"{runs_dir(results)}: cannot be written: {error.strerror}; choose another --results"
+            ) from error
+        except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+            raise LabError(f"--storage {without_password(url)}: {str(error).splitlines()[0]}") from error
+        self.name = name
+
+    def create(self) -> optuna.Study:
+        """The study, made if need be. By one process before the workers: fresh sqlite files bear no crowd."""
+        return optuna.create_study(storage=self._storage, study_name=self.name, load_if_exists=True)
+
+    def open(self) -> optuna.Study:
+        try:
+            return optuna.load_study(storage=self._storage, study_name=self.name)
+        except KeyError as error:
+            raise LabError(f"the storage has no study '{self.name}': start it with mhc-lab ablate") from error
+
+    def taking(self) -> AbstractContextManager[object]:
+        """Held while a trial is taken: on sqlite two workers can otherwise take the same one."""
+        return self._lock if self._lock is not None else contextlib.nullcontext()
+
+    def taken(self) -> None:
+        """Let the other workers go on while this one runs its trial."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def reap(self, study: optuna.Study) -> None:
+        """Requeue the trials of dead workers; to be called while `taking()`.
+
+        A missing heartbeat tells of any worker, after the grace; a worker of this machine is missed at once.
+        """
+        optuna.storages.fail_stale_trials(study)
+        for trial in trials(study, TrialState.RUNNING):
+            if self._abandoned(trial):
+                with contextlib.suppress(UpdateFinishedTrialError):  # another worker was quicker
+                    self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+                    self._requeue(study, trial)
+
+    def _requeue(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        tries = len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) + 1
+        self._retry(study, copy.deepcopy(trial))  # it writes into what it is given
+        if tries > MAX_RETRIES and self._exhausted is not None:
+            self._exhausted(study, trial)
+
+    def _abandoned(self, trial: FrozenTrial) -> bool:
+        worker = trial.user_attrs.get("worker")
+        if worker is not None:
+            return _dead_here(worker)
+        # Its worker died between taking it and signing it, before the first heartbeat.
+        assert trial.datetime_start is not None
+        return datetime.datetime.now() - trial.datetime_start > self._grace
+
+
+def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=states or None)
+
+
+def close(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Take a waiting trial out of the queue."""
+    with contextlib.suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+
+
+def process_name() -> str:
+    """This process, as a trial names its worker: host, pid and start time, since pids come again."""
+    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+
+
+def _dead_here(worker: str) -> bool:
+    host, pid, started = worker.rsplit(" ", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _started(int(pid)) != started
+
+
+def _started(pid: int) -> str:
+    """When a process began, in clock ticks since boot; '-' where the system has no /proc."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "-"
+    return stat.rpartition(")")[2].split()[19]
+
+
+def each_run(study: optuna.Study, *states: TrialState) -> Iterator[str]:
+    """The run ids that trials in these states stand for."""
+    for trial in trials(study, *states):
+        if "run_id" in trial.user_attrs:
+            yield str(trial.user_attrs["run_id"])

@@ -1,0 +1,90 @@
+"""A worker: `python -m mhc_lab.study.worker --results results --study table1`.
+
+Light to import: each forked run imports its worker's main module again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from mhc_lab.config.schema import LauncherConfig
+from mhc_lab.errors import LabError
+from mhc_lab.study.child import DEFAULT_TARGET
+from mhc_lab.study.signals import handlers
+
+STORAGE_VARIABLE = "MHC_LAB_STORAGE"  # not an argument: a URL may hold a password, and arguments are public
+
+
+def work(
+    results: Path,
+    study: str,
+    *,
+    storage: str | None = None,
+    interval: int = LauncherConfig.heartbeat_interval,
+    grace: int = LauncherConfig.heartbeat_grace,
+    target: str = DEFAULT_TARGET,
+) -> None:
+    """Run cells of a study that `ablate` has begun, here or on another machine, until none is left.
+
+    `storage` is the Optuna URL, by default that of the study; `interval` and `grace` are the heartbeat's, in seconds.
+    SIGTERM and Ctrl-C end it: the run it has in hand is recorded as killed. Raises LabError for an unknown study.
+    """
+    from mhc_lab.study.folder import StudyFolder
+    from mhc_lab.study.pull import pull
+    from mhc_lab.study.storage import resolve
+
+    url = resolve(storage or StudyFolder(results, study).content()["storage"], results)
+    stop = threading.Event()
+
+    def told(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    with handlers({signal.SIGTERM: told, signal.SIGINT: told}):
+        pull(results, study, url, interval=interval, grace=grace, target=target, stopping=stop.is_set)
+
+
+def stop_with_launcher() -> None:
+    """Stop as for SIGTERM once the launcher, which holds the other end of stdin, is gone."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="launcher watch", daemon=True).start()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mhc_lab.study.worker", description=__doc__)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--interval", type=int, default=LauncherConfig.heartbeat_interval)
+    parser.add_argument("--grace", type=int, default=LauncherConfig.heartbeat_grace)
+    parser.add_argument("--target", default=DEFAULT_TARGET)
+    parser.add_argument("--launched", action="store_true", help="stop when stdin closes")
+    options = parser.parse_args(argv)
+    if options.launched:
+        stop_with_launcher()
+    try:
+        work(
+            options.results,
+            options.study,
+            storage=os.environ.get(STORAGE_VARIABLE),
+            interval=options.interval,
+            grace=options.grace,
+            target=options.target,
+        )
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Real training under a SIGKILL: the numbers are those of an undisturbed grid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import yaml
+from optuna.trial import TrialState
+
+from mhc_lab.run_folder import RunFolder, read_json, runs_dir
+from mhc_lab.study.engine import ablate
+from mhc_lab.study.folder import StudyFolder
+from mhc_lab.study.spec import load_grid
+from mhc_lab.study.storage import DEFAULT_STORAGE, resolve
+from mhc_lab.training.run import run
+
+TINY = [
+    "data=synthetic",
+    "tracking=none",
+    "model.blocks=1",
+    "model.dim=16",
+    "model.heads=2",
+    "model.sequence_length=16",
+    "data.batch_size=2",
+    "data.val_windows=4",
+    "trainer.max_steps=150",
+    "trainer.log_every=5",
+    "trainer.threads=1",
+    "trainer.keep_checkpoint=none",
+]
+
+
+def test_a_grid_whose_worker_was_killed_ends_with_the_same_numbers(tmp_path):
+    grid = tmp_path / "pair.yaml"
+    rows = {name: {"overrides": [f"residual={name}"]} for name in ("identity", "mhc")}
+    grid.write_text(yaml.safe_dump({"baseline": "identity", "seeds": [0, 1], "overrides": TINY, "rows": rows}))
+    cells = load_grid(str(grid)).cells
+    alone = [run(RunFolder.create(tmp_path / "alone", cell.config, cell.corpus_fingerprint)) for cell in cells]
+    undisturbed = {record["run_id"]: record["metrics"]["val_loss"] for record in alone}
+
+    disturbed = tmp_path / "results"
+    command = subprocess.Popen([sys.executable, "-c", COMMAND, str(grid), str(disturbed)], stderr=subprocess.PIPE)
+    victim = RunFolder(runs_dir(disturbed) / cells[1].run_id)
+    deadline = time.monotonic() + 60
+    while not victim.metrics():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(_worker_of(disturbed, victim), signal.SIGKILL)
+    _, errors = command.communicate(timeout=60)
+    assert command.returncode == 1
+    assert b"RunsFailed: 3 of 4 cells have no result" in errors
+    assert b"worker 0 was killed by SIGKILL" in errors
+    assert victim.record() is None
+
+    folder = ablate(str(grid), results=disturbed)
+    records = [RunFolder(runs_dir(disturbed) / run_id).record() or {} for run_id in undisturbed]
+    assert {record["run_id"]: record["metrics"]["val_loss"] for record in records} == undisturbed
+    timing = read_json(folder / "timing.json")
+    assert timing is not None
+    assert {row: entry["run_id"] for row, entry in timing["rows"].items()} == StudyFolder(disturbed, "pair").content()[
+        "timing_config"
+    ]
+    assert (folder / "table.csv").read_text().count("\n") == 3
+    done = [trial.user_attrs["run_id"] for trial in _trials(disturbed, TrialState.COMPLETE)]
+    assert sorted(done) == sorted(cell.run_id for cell in cells)
+
+
+COMMAND = """
+import pathlib, sys
+from mhc_lab.study.engine import ablate
+ablate(sys.argv[1], results=pathlib.Path(sys.argv[2]))
+"""
+
+
+def _trials(results: Path, state: TrialState) -> list[optuna.trial.FrozenTrial]:
+    study = optuna.load_study(study_name="pair", storage=resolve(DEFAULT_STORAGE, results))
+    return study.get_trials(deepcopy=False, states=(state,))
+
+
+def _worker_of(results: Path, run: RunFolder) -> int:
+    trial = next(t for t in _trials(results, TrialState.RUNNING) if t.user_attrs["run_id"] == run.run_id)
+    return int(trial.user_attrs["worker"].split()[-2])
