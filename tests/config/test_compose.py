@@ -78,6 +78,9 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "model" / "nano.yaml").write_text("dim: [1\n")
     with pytest.raises(LabError, match=r"nano\.yaml: not valid YAML"):
         compose(config_dir=tmp_path)
+    (tmp_path / "model" / "nano.yaml").write_text("dim: 1\ndim: 2\n")
+    with pytest.raises(LabError, match="'dim' stands twice"):
+        compose(config_dir=tmp_path)
     (tmp_path / "model" / "nano.yaml").write_text("dimm: 1\n")
     with pytest.raises(LabError, match="dimm"):
         compose(config_dir=tmp_path)

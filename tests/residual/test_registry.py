@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,14 @@ def test_a_broken_plugin_is_one_line(tmp_path: Path) -> None:
         compose(["residual=mhc", f"residual.plugin={file}"])
     with pytest.raises(LabError, match="no such file"):
         compose([f"residual.plugin={tmp_path / 'missing.py'}"])
+
+
+def test_an_installed_plugin_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = importlib.metadata.EntryPoint("mine", "no_such_module:register", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: (broken,))
+    monkeypatch.setattr(registry, "_entry_points_loaded", False)
+    with pytest.raises(LabError, match="plugin 'mine' .* uninstall it"):
+        registry.variants()
 
 
 def test_constraints_may_differ_from_layer_to_layer() -> None:

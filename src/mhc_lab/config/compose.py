@@ -20,6 +20,17 @@ _TOP_KEYS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name not in
 _GROUP_TYPES = {f.name: f.default_factory for f in dataclasses.fields(RunConfig) if f.name in GROUPS}
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML would let the last of two rows of one name win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def packaged(folder: str) -> Path:
     """`conf` or `sweeps` as shipped: inside the wheel, or at the top of a source tree."""
     inside = Path(mhc_lab.__file__).parent / f"_{folder}"
@@ -46,7 +57,7 @@ def options(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or LabError with the line where it goes wrong."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except yaml.YAMLError as error:
         raise LabError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except (OSError, UnicodeDecodeError) as error:

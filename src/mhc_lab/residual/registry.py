@@ -185,7 +185,13 @@ def _load_entry_points() -> None:
         return
     _entry_points_loaded = True
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        point.load()
+        try:
+            point.load()
+        except Exception as error:
+            raise LabError(
+                f"the installed plugin '{point.name}' ({point.value}) does not load: {type(error).__name__}: {error}; "
+                "mend or uninstall it"
+            ) from error
 
 
 _BUILT_IN = "mhc_lab.residual.constraints."

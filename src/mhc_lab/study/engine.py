@@ -88,7 +88,7 @@ def ablate(
         return folder.path
     with interruptible(), _alone(folder):
         command = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+        status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
         artifacts: list[Path] = []
         try:
             failures = run_cells(
@@ -101,8 +101,11 @@ def ablate(
         except KeyboardInterrupt:
             status = "KILLED"
             raise StudyInterrupted("interrupted: nothing finished is lost; repeat the same command to go on") from None
+        except LabError:
+            status = None  # refused before anything ran: what is tracked of the study still holds
+            raise
         finally:
-            if config.tracking.backend == "mlflow":
+            if status is not None and config.tracking.backend == "mlflow":
                 from mhc_lab.tracking import mlflow
 
                 mlflow.end_study(results, folder.name, config.tracking, status, artifacts)

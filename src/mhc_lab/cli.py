@@ -1,0 +1,275 @@
+"""The verbs of `mhc-lab`. Each imports its work when it is called, so that --help answers at once; no logic here."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mhc_lab.errors import EXIT_BUG, EXIT_INPUT, EXIT_OK, LabError, RunsFailed
+
+if TYPE_CHECKING:
+    from mhc_lab.config import RunConfig
+    from mhc_lab.run_folder import RunFolder
+
+EXIT_INTERRUPTED = 130  # as shells have it
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's own, or that of the copy inside newer typers
+
+app = typer.Typer(
+    help="Ablations of residual connections: train variants, compare them fairly, export the table.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="group=option or a.b=value", show_default=False)]
+Results = Annotated[Path, typer.Option(help="Folder of runs, studies and tables.")]
+ConfigDir = Annotated[Path | None, typer.Option(help="Looked up before ./conf and the packaged configuration.")]
+TrackingUri = Annotated[str | None, typer.Option(help="MLflow server or database; default: an sqlite file in results.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Optuna storage URL of the study; default: an sqlite file in results.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    results: Results = Path("results"),
+    config_dir: ConfigDir = None,
+    tracking_uri: TrackingUri = None,
+    dry_run: DryRun = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run again what has a result.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Take a result that other code made.")] = False,
+) -> None:
+    """Train one run: mhc-lab train residual=mhc model=nano"""
+    from mhc_lab.config import compose
+    from mhc_lab.config.run_id import run_id
+    from mhc_lab.data.corpus import corpus_fingerprint
+    from mhc_lab.run_folder import RunFolder, runs_dir
+
+    if rerun and keep:
+        raise LabError("--rerun and --keep exclude each other")
+    tracked = [f"tracking.uri={tracking_uri}"] if tracking_uri else []
+    config = compose([*(overrides or []), *tracked], config_dir=config_dir)
+    fingerprint = corpus_fingerprint(config)
+    folder = RunFolder(runs_dir(results) / run_id(config, fingerprint))
+    if dry_run:
+        _show_plan(folder, config)
+        return
+    if folder.ended() and not rerun:
+        _check_code(folder, keep)
+        typer.echo(f"{folder.run_id} has a result already; --rerun makes it again")
+    else:
+        _train(results, config, fingerprint)
+    _show(folder)
+
+
+@app.command()
+def ablate(
+    grid: Annotated[str, typer.Argument(help="Name of a grid, or a grid file.", show_default=False)],
+    overrides: Overrides = None,
+    seeds: Annotated[str | None, typer.Option(help="0,1,2 or 0-4; default: those of the grid.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Runs at once on this machine.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; default: that of the grid.")] = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+    results: Results = Path("results"),
+    config_dir: ConfigDir = None,
+    dry_run: DryRun = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run again what other code made.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Take results that other code made.")] = False,
+) -> None:
+    """Run a grid and print its table; the same command again resumes it: mhc-lab ablate table1 --seeds 0-4"""
+    from mhc_lab.study.engine import ablate
+
+    ablate(
+        grid,
+        seeds=parse_seeds(seeds) if seeds is not None else None,
+        overrides=overrides or [],
+        study=study,
+        workers=workers,
+        storage=storage,
+        tracking_uri=tracking_uri,
+        results=results,
+        config_dir=config_dir,
+        dry_run=dry_run,
+        rerun=rerun,
+        keep=keep,
+    )
+
+
+@app.command()
+def worker(
+    study: Annotated[str, typer.Argument(help="Name of a study that ablate has begun.", show_default=False)],
+    storage: Storage = None,
+    results: Results = Path("results"),
+) -> None:
+    """Add a worker to a study, from this machine or another."""
+    from mhc_lab.study.worker import work
+
+    work(results, study, storage=storage)
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(help="Name of a study.", show_default=False)] = None,
+    results: Results = Path("results"),
+) -> None:
+    """How far a study is; without a name, which studies there are."""
+    if study is not None:
+        from mhc_lab.study.status import status
+
+        status(results, study)
+        return
+    names = sorted(file.parent.name for file in results.glob("*/study.json"))
+    typer.echo("\n".join(names) if names else f"no study in {results}")
+
+
+@app.command()
+def export(
+    study: Annotated[str, typer.Argument(help="Name of a study.", show_default=False)],
+    formats: Annotated[str, typer.Option("--format", help="Any of md, latex, csv, with commas.")] = "md,latex,csv",
+    results: Results = Path("results"),
+) -> None:
+    """Write a study's table and its provenance into its folder."""
+    from mhc_lab.report import export
+
+    for path in export(results, study, formats.split(","), shlex.join(["mhc-lab", *sys.argv[1:]])):
+        typer.echo(path)
+
+
+@app.command()
+def sync(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Folders made elsewhere; default: all of results.", show_default=False)
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    results: Results = Path("results"),
+) -> None:
+    """Send to the tracking server what it has missed."""
+    from mhc_lab.tracking.sync import sync
+
+    done = sync(results, tracking_uri, paths or [])
+    typer.echo(
+        f"{done.runs} runs looked at, something sent of {done.sent}: {', '.join(done.uris) or 'no run has begun'}"
+    )
+
+
+@app.command()
+def doctor(results: Results = Path("results"), config_dir: ConfigDir = None, tracking_uri: TrackingUri = None) -> None:
+    """Check this installation and this machine; exit code 2 if something must be mended."""
+    from mhc_lab.doctor import examine
+
+    findings = list(examine(results, config_dir, tracking_uri, say=lambda finding: typer.echo(finding.line)))
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(EXIT_INPUT)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    tracking_uri: TrackingUri = None,
+    results: Results = Path("results"),
+) -> None:
+    """Look at the runs in MLflow's pages."""
+    from mhc_lab.tracking.ui import ui
+
+    ui(results, port, tracking_uri, say=typer.echo)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "0,1,2", "0-4" or a mix of both, as numbers; LabError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        ends = (first, last) if dash else (first, first)
+        if not all(end.isdecimal() for end in ends) or int(ends[0]) > int(ends[1]):
+            raise LabError(f"--seeds {text}: give whole numbers from 0 as 0,1,2 or 0-4")
+        seeds += range(int(ends[0]), int(ends[1]) + 1)
+    return seeds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code: 0 done, 1 a bug of ours, 2 the user's input, 3 some runs failed."""
+    try:
+        code = int(app(args=arguments, standalone_mode=False) or EXIT_OK)
+    except LabError as error:
+        print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except _UsageError as error:
+        error.show()
+        return EXIT_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a bug of mhc-lab, please report it with the lines above", file=sys.stderr)
+        return EXIT_BUG
+    if code == EXIT_INTERRUPTED:  # newer typers return it for Ctrl-C, older ones abort
+        print("interrupted: nothing finished is lost; repeat the same command to go on", file=sys.stderr)
+    return code
+
+
+def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
+    from mhc_lab.run_folder import RunFolder
+    from mhc_lab.tracking.mlflow import start_run
+    from mhc_lab.tracking.store import resolve_uri
+    from mhc_lab.training.run import launch
+    from mhc_lab.training.strategy import accelerator
+
+    # Mistakes of place come to light before anything is written.
+    accelerator(config.trainer)
+    resolve_uri(config.tracking.uri, results)
+    folder = RunFolder.create(results, config, fingerprint)
+    start_run(results, folder, config.tracking)
+    record = launch(folder, progress=True)
+    if record["status"] == "killed":
+        raise KeyboardInterrupt
+    if record["status"] == "failed":
+        raise RunsFailed(f"{folder.path}: failed: {record['reason']}")
+
+
+def _check_code(folder: RunFolder, keep: bool) -> None:
+    from mhc_lab.config.run_id import code_fingerprint
+
+    if not keep and (folder.record() or {})["code_fingerprint"] != code_fingerprint():
+        raise LabError(
+            f"{folder.path} was made with other code than now ({code_fingerprint()}): "
+            f"--rerun runs it again, --keep takes it as it is"
+        )
+
+
+def _show_plan(folder: RunFolder, config: RunConfig) -> None:
+    import yaml
+
+    from mhc_lab.config.compose import to_dict
+
+    typer.echo(yaml.safe_dump(to_dict(config), sort_keys=False))
+    typer.echo(f"{folder.path}: {'has a result' if folder.ended() else 'to run'}")
+
+
+def _show(folder: RunFolder) -> None:
+    """A run's result in a few lines."""
+    record: dict[str, Any] = folder.record() or {}
+    metrics = record["metrics"]
+    typer.echo(f"{folder.run_id}: {record['status']}{': ' + record['reason'] if record['reason'] else ''}")
+    for title, names in (
+        ("loss", ("val_loss", "bits_per_byte", "train_loss")),
+        ("stability", ("max_grad_norm", "loss_spikes", "composite_gain_forward", "composite_gain_backward")),
+        ("cost", ("ms_per_step", "tokens_per_second", "peak_memory_mb")),
+    ):
+        told = [f"{name} {metrics[name]:.5g}" for name in names if metrics.get(name) is not None]
+        if told:
+            typer.echo(f"  {title:10}{'   '.join(told)}")
+    typer.echo(f"  {folder.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""`mhc-lab sync`: send what a server missed, of runs made here or copied from another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import Timeout
+
+from mhc_lab.errors import LabError
+from mhc_lab.run_folder import RunFolder, read_json
+from mhc_lab.tracking.send import send
+from mhc_lab.tracking.state import State, locked, read_state, study_key
+from mhc_lab.tracking.store import client, errors, prepare_store, resolve_uri, sqlite_file
+from mhc_lab.tracking.study import StudyStatus, close_study, study_run
+
+TABLES = ("table.md", "table.tex", "table.csv", "provenance.json")
+
+
+@dataclass
+class Synced:
+    """How many runs were looked at, of how many something was sent, and to which servers."""
+
+    runs: int = 0
+    sent: int = 0
+    uris: list[str] = field(default_factory=list)
+
+
+def sync(results: Path, uri: str | None = None, paths: Sequence[Path] = ()) -> Synced:
+    """Send what the server lacks of every run that has begun: those of `results`, or the run folders under `paths`.
+
+    `uri` sends to another server than the one a run was made for. Runs that never were sent, made with `tracking=none`
+    even, are sent whole, and so are those that a server has lost. A run that no process works on and that has no
+    record counts as killed. A study whose runs all have ended gets its status.
+
+    Raises LabError where a server cannot be reached or refuses, or a path holds no run folder.
+    """
+    asked = resolve_uri(uri, results) if uri else None
+    done = Synced()
+    servers: dict[tuple[str, str], set[str]] = {}
+    studies: dict[tuple[str, str, str, str], Path] = {}
+    for folder in _run_folders(results, paths):
+        if not folder.metrics_file.is_file() and folder.record() is None:
+            continue  # planned, not begun
+        target = asked or resolve_uri("", results)
+        try:
+            with locked(folder):
+                state = read_state(folder) or _state_of(folder, results)
+                target = asked or _here(state.uri, results)
+                place = (target, state.experiment)
+                if place not in servers:
+                    servers[place] = _runs_there(target, state.experiment, results)
+                there = state.servers.get(target)
+                if there is not None and there.run_id not in servers[place]:
+                    del state.servers[target]
+                done.sent += send(folder, state, target, results, cut_off=_idle(folder))
+        except errors() as error:
+            raise _refused(target, error) from error
+        done.runs += 1
+        if state.study:
+            studies[(*place, state.study, state.study_key)] = folder.path.parent
+    for (target, experiment, study, key), runs in studies.items():
+        try:
+            _end(target, experiment, results, study, key, runs)
+        except errors() as error:
+            raise _refused(target, error) from error
+    done.uris = sorted({target for target, _ in servers})
+    return done
+
+
+def _run_folders(results: Path, paths: Sequence[Path]) -> Iterator[RunFolder]:
+    """`paths` may be run folders, folders of them, or results folders."""
+    # No deeper: MLflow's artifacts, which lie in results/runs, hold copies of config.yaml.
+    for path in paths or [results]:
+        places = ("config.yaml", "*/config.yaml", "runs/*/config.yaml")
+        configs = [config for place in places for config in sorted(path.glob(place))]
+        if paths and not configs:
+            raise LabError(f"{path}: no run folder in it (a run folder has a config.yaml)")
+        yield from (RunFolder(config.parent.resolve()) for config in configs)
+
+
+def _state_of(folder: RunFolder, results: Path) -> State:
+    """For a run that was made without tracking: its study, if one in its results folder lists it."""
+    tracking = folder.config().tracking
+    state = State(uri=resolve_uri(tracking.uri, results), experiment=tracking.experiment)
+    home = folder.path.parent.parent
+    for file in sorted(home.glob("*/study.json")):
+        study = read_json(file) or {}
+        rows = [cell["row"] for cell in study["cells"] if cell["run_id"] == folder.run_id]
+        if rows:
+            own = home == results.resolve()
+            state.study, state.tags = study["study"], {"row": rows[0]}
+            state.study_key = study_key(results, study["study"] if own else f"{study['study']} of {home}")
+            break
+    return state
+
+
+def _here(uri: str, results: Path) -> str:
+    """`uri`, or the default store where it is a file of another machine."""
+    file = sqlite_file(uri)
+    return uri if file is None or file.parent.is_dir() else resolve_uri("", results)
+
+
+def _runs_there(uri: str, experiment: str, results: Path) -> set[str]:
+    """All runs of an experiment, those that a user deleted too: they are not to come back."""
+    from mlflow.entities import ViewType
+
+    found: set[str] = set()
+    place = prepare_store(uri, experiment, results)
+    token: str | None = None
+    while True:
+        page = client(uri).search_runs([place], run_view_type=ViewType.ALL, max_results=1000, page_token=token)
+        found |= {run.info.run_id for run in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def _idle(folder: RunFolder) -> bool:
+    try:
+        with folder.lock():
+            return True
+    except Timeout:
+        return False
+
+
+def _end(uri: str, experiment: str, results: Path, study: str, key: str, runs: Path) -> None:
+    """Status and tables for a study that the server takes for running, though all its runs have ended."""
+    parent = study_run(uri, prepare_store(uri, experiment, results), results, study, key)
+    if client(uri).get_run(parent).info.status != "RUNNING":
+        return
+    home = runs.parent / study
+    cells = (read_json(home / "study.json") or {}).get("cells")
+    if cells:
+        folders = [RunFolder(runs / cell["run_id"]) for cell in cells]
+    else:
+        mine = [RunFolder(config.parent) for config in runs.glob("*/config.yaml")]
+        folders = [f for f in mine if (s := read_state(f)) is not None and s.study_key == key]
+    records = [folder.record() for folder in folders]
+    if all(record is not None for record in records):
+        statuses = {record["status"] for record in records if record}
+        status: StudyStatus = "KILLED" if "killed" in statuses else "FAILED" if "failed" in statuses else "FINISHED"
+        close_study(uri, parent, status, [home / name for name in TABLES if (home / name).is_file()])
+
+
+def _refused(uri: str, error: Exception) -> LabError:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return LabError(f"tracking server {uri} cannot be reached or refuses: {first}")
