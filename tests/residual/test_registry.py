@@ -98,7 +98,7 @@ def test_an_installed_plugin_that_does_not_load_is_one_line(monkeypatch: pytest.
     broken = importlib.metadata.EntryPoint("mine", "no_such_module:register", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: (broken,))
     monkeypatch.setattr(registry, "_entry_points_loaded", False)
-    with pytest.raises(LabError, match="plugin 'mine' .* uninstall it"):
+    with pytest.raises(LabError, match="plugin 'mine'"):
         registry.variants()
 
 

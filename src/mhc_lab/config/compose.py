@@ -108,9 +108,9 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     check_domains(resolved)
     _check_together(resolved)
     # A run folder is opened from anywhere: its paths must not hang on where the command was given.
-    resolved.data.files = [str(Path(file).expanduser().absolute()) for file in resolved.data.files]
+    resolved.data.files = [_absolute(file) for file in resolved.data.files]
     if resolved.residual.plugin:
-        resolved.residual.plugin = str(Path(resolved.residual.plugin).expanduser().absolute())
+        resolved.residual.plugin = _absolute(resolved.residual.plugin)
     return resolved
 
 
@@ -218,6 +218,13 @@ def _check_together(config: RunConfig) -> None:
         raise LabError(f"data.batch_size={data.batch_size} is global: it must be a multiple of {ranks} devices")
     if ranks > 1 and trainer.strategy == "auto":
         raise LabError("trainer.devices > 1 needs a strategy: trainer=ddp or trainer=fsdp2")
+
+
+def _absolute(path: str) -> str:
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:
+        raise LabError(f"{path}: no such user") from error
 
 
 def _one_line(error: Exception) -> str:

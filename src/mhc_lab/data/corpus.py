@@ -104,7 +104,7 @@ def load_corpus(config: RunConfig) -> Corpus:
     elif data.source == "stdlib":
         corpus = _stdlib(data.val_fraction)
     else:
-        corpus = _text(tuple(sorted({_absolute(file) for file in data.files})), data.val_fraction)
+        corpus = _text(tuple(sorted(set(data.files))), data.val_fraction)
     _check(config, corpus)
     return corpus
 
@@ -137,13 +137,6 @@ def _bytes_corpus(source: str, split: Split) -> TokenCorpus:
     description = f"{split.description}, {len(split.train)} bytes for training, {len(split.val)} for validation"
     train, val = (np.frombuffer(part, dtype=np.uint8) for part in (split.train, split.val))
     return TokenCorpus(source, description, 256, digest.hexdigest()[:16], train, val)
-
-
-def _absolute(file: str) -> str:
-    try:
-        return str(Path(file).expanduser().absolute())
-    except RuntimeError as error:
-        raise LabError(f"data.files: {file}: no such user") from error
 
 
 def _check(config: RunConfig, corpus: Corpus) -> None:
