@@ -135,10 +135,12 @@ def status(
 @app.command()
 def export(
     study: Annotated[str, typer.Argument(help="Name of a study.", show_default=False)],
-    formats: Annotated[str, typer.Option("--format", help="Any of md, latex, csv, with commas.")] = "md,latex,csv",
+    formats: Annotated[
+        str, typer.Option("--format", help="Any of md, latex, csv, svg, with commas.")
+    ] = "md,latex,csv,svg",
     results: Results = Path("results"),
 ) -> None:
-    """Write a study's table and its provenance into its folder."""
+    """Write a study's table, figure and provenance into its folder."""
     from mhc_lab.report import export
 
     for path in export(results, study, formats.split(","), shlex.join(["mhc-lab", *sys.argv[1:]])):

@@ -33,7 +33,7 @@ def exported(results: Path, name: str) -> str:
 def test_files_and_their_paths(full_study: Path) -> None:
     folder = full_study / "demo"
     assert export(full_study, "demo") == [
-        folder / name for name in ("table.md", "table.tex", "table.csv", "provenance.json")
+        folder / name for name in ("table.md", "table.tex", "table.csv", "loss_gap.svg", "provenance.json")
     ]
     assert not [file for file in folder.iterdir() if file.name.startswith(".")]
 
@@ -178,9 +178,9 @@ def test_terminal_table_is_narrower_than_120(full_study: Path, capsys: pytest.Ca
     export(full_study, "demo")
     print_table(full_study, "demo")
     lines = capsys.readouterr().out.splitlines()
-    paths = [str(full_study / "demo" / name) for name in ("table.md", "table.tex", "table.csv", "provenance.json")]
-    assert lines[-4:] == paths
-    assert max(map(len, lines[:-4])) < 120
+    names = ("table.md", "table.tex", "table.csv", "loss_gap.svg", "provenance.json")
+    assert lines[-5:] == [str(full_study / "demo" / name) for name in names]
+    assert max(map(len, lines[:-5])) < 120
     mhc = next(line for line in lines if line.startswith(" mhc "))
     assert mhc.split()[1:4] == ["✓", "✓", "✓"]
     for text in ("2.409 ± 0.013", "−0.1010 ± 0.0092*", "−0.027", "1.00 / 1.50", "1.41×", "304"):

@@ -68,7 +68,7 @@ def summarize(study: Study) -> Summary:
     the runs measured and ms_ratio is blank. val_loss_ci95 is the half width of the interval.
     """
     names = [row["row"] for row in study.spec["rows"]]
-    losses = {name: _losses(study, name) for name in names}
+    losses = {name: losses_by_seed(study, name) for name in names}
     baseline = losses[study.baseline]
     floor = stats.noise_floor(losses[study.control], baseline) if study.control else None
     gaps = {name: stats.paired_gap(losses[name], baseline) for name in names if name != study.baseline}
@@ -93,7 +93,8 @@ def summarize(study: Study) -> Summary:
     return Summary(_frame(lines), all_notes, list(tests), floor)
 
 
-def _losses(study: Study, row: str) -> dict[int, float]:
+def losses_by_seed(study: Study, row: str) -> dict[int, float]:
+    """Validation loss of the seeds of a row that finished."""
     finished = _finished(study, row)
     assert finished["val_loss"].notna().all(), f"row {row}: a finished run without a validation loss"
     return {int(seed): float(loss) for seed, loss in zip(finished["seed"], finished["val_loss"], strict=True)}
