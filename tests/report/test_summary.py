@@ -91,9 +91,17 @@ def test_degenerate_in_some_seeds(study: Any) -> None:
     )
 
 
+def test_streams_that_never_parted_are_named(study: Any) -> None:
+    study.row("identity", BASE, streams=1, metrics__stream_spread=0.0)
+    study.row("hc_res", [2.4] * 5, modes="dff", metrics__stream_spread=2e-7)
+    results = study.save()
+    assert "still equal at the last step (spread 2.0e-07)" in line(results, "hc_res")["note"]
+    assert "equal" not in str(line(results, "identity")["note"])
+
+
 def test_lost_seeds_are_counted_and_named(full_study: Path) -> None:
     hc = line(full_study, "hc")
-    assert hc["note"] == "1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged at step 120; means over 3 seeds"
+    assert hc["note"] == "1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged: loss is nan; means over 3 seeds"
     assert hc["seeds"] == 3
     assert hc["loss_gap"] == pytest.approx((2.4 + 2.41 + 2.42 - 2.50 - 2.52 - 2.49) / 3)
 
@@ -109,7 +117,7 @@ def test_a_row_that_only_diverged(study: Any) -> None:
     study.row("identity", BASE)
     study.row("hc", [None] * 3, status="diverged", reason="loss is nan", metrics__steps=7)
     row = line(study.save(), "hc")
-    assert row["note"] == "3 of 3 seeds diverged at step 7; no finished run"
+    assert row["note"] == "3 of 3 seeds diverged: loss is nan; no finished run"
     assert row["seeds"] == 0
     assert row[["val_loss", "loss_gap", "distinguishable"]].isna().all()
 

@@ -74,7 +74,7 @@ def test_markdown_table(full_study: Path) -> None:
     assert rows["identity_hc"][17] == "inside noise floor"
     assert rows["mhc_res_only"][17] == "identical by construction, (2)"
     assert any(line.startswith("2. degenerate: streams stay equal") for line in lines)
-    assert "3. 1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged at step 120; means over 3 seeds" in lines
+    assert "3. 1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged: loss is nan; means over 3 seeds" in lines
 
 
 def test_legend(full_study: Path) -> None:

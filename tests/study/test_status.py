@@ -31,10 +31,10 @@ def test_status_counts_the_cells_of_each_row_and_says_why(lab):
         "1",
         "",
         "",
-        "seed 1 failed: killed by SIGKILL (kill -9, or out of memory in a container)",
     ]
-    assert "seed 0 waiting: killed: interrupted" in text
-    assert "seed 0 diverged: NaN" in text
+    assert "identity seed 1 failed: killed by SIGKILL (kill -9, or out of memory in a container)" in text
+    assert "hc seed 0 waiting: killed: interrupted" in text
+    assert "orthogonal seed 0 diverged: NaN" in text
     assert "1 finished, 1 diverged, 4 failed, 1 running, 1 waiting" in text
     assert "repeat: again" in text
 

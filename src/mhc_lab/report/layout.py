@@ -113,7 +113,7 @@ def _texts(row: pd.Series) -> dict[str, str]:
 def _gap(mean: float, half_width: float) -> str:
     if pd.isna(mean):
         return BLANK
-    if mean == 0 and not half_width > 0:  # the baseline, or identical to it
+    if abs(mean) <= stats.ROUNDING and not half_width > stats.ROUNDING:  # the baseline, or identical to it
         return "0"
     return with_interval(mean, half_width, sign=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from mhc_lab.run_folder import ENDED
 IDENTICAL = "identical by construction"
 INSIDE_NOISE = "inside noise floor"
 _ROW_SUMS_ONE = 1e-3  # how near 1 the forward gain is where H_res leaves equal streams as they are
+EQUAL_STREAMS = 1e-4  # relative spread, as in the runs' own check
 _MAX_REASON = 160
 
 
@@ -49,17 +49,15 @@ def _lost_seeds(cells: pd.DataFrame) -> list[str]:
     lost = cells[cells["status"] != "finished"]
     if lost.empty:
         return []
-    what = [_what_happened(*cell) for cell in zip(lost["status"], lost["reason"], lost["steps"], strict=True)]
+    what = [_what_happened(*cell) for cell in zip(lost["status"], lost["reason"], strict=True)]
     notes = [f"{what.count(words)} of {_seeds(len(cells))} {words}" for words in dict.fromkeys(what)]
     left = len(cells) - len(lost)
     return ["; ".join([*notes, f"means over {_seeds(left)}" if left else "no finished run"])]
 
 
-def _what_happened(status: str, reason: object, steps: float) -> str:
+def _what_happened(status: str, reason: object) -> str:
     if status == NOT_RUN:
         return "not run yet"
-    if status == "diverged" and not math.isnan(steps):
-        return f"diverged at step {steps:.0f}"
     lines = reason.strip().splitlines() if isinstance(reason, str) else []
     return f"{status}: {lines[0][:_MAX_REASON]}" if lines else status
 
@@ -79,7 +77,7 @@ def _degenerate(cells: pd.DataFrame, row: dict[str, Any]) -> list[str]:
     measured = cells[cells["status"].isin(ENDED)]
     degenerate = measured[measured["degenerate"]]
     if degenerate.empty:
-        return []
+        return _never_parted(cells, row)
     everywhere = len(degenerate) == len(measured)
     word = "degenerate" if everywhere else f"degenerate in {len(degenerate)} of {_seeds(len(measured))}"
     spread = degenerate[["spread_perturbed", "spread_step10"]].max().max()
@@ -94,6 +92,14 @@ def _degenerate(cells: pd.DataFrame, row: dict[str, Any]) -> list[str]:
         f"{word}: streams stay equal (spread {spread:.1e}): {meaning}; break the symmetry with "
         f"residual.expand=scaled residual.expand_base=0.6 or a home write ({write})"
     ]
+
+
+def _never_parted(cells: pd.DataFrame, row: dict[str, Any]) -> list[str]:
+    """Streams that could part and did not: a start so symmetric that all of them get the same gradient."""
+    spread = cells.loc[cells["status"] == "finished", "stream_spread"].max()
+    if row["streams"] == 1 or pd.isna(spread) or spread >= EQUAL_STREAMS:
+        return []
+    return [f"streams are still equal at the last step (spread {spread:.1e}): a single stream with learned gains"]
 
 
 def _seeds(count: int) -> str:

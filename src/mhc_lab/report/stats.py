@@ -43,10 +43,10 @@ class PairedGap:
     @property
     def identical(self) -> bool:
         """Whether the row is the baseline, seed by seed."""
-        return self.constant and abs(self.estimate.mean) <= _ROUNDING
+        return self.constant and abs(self.estimate.mean) <= ROUNDING
 
 
-_ROUNDING = 1e-12  # of fp64 arithmetic on losses of order 1
+ROUNDING = 1e-6  # of fp32 runs on losses of order 1
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
@@ -76,7 +76,7 @@ def paired_gap(row: Mapping[int, float], baseline: Mapping[int, float]) -> Paire
     if not differences:
         return None
     estimate = mean_interval(differences)
-    constant = len(differences) > 1 and float(np.ptp(differences)) <= _ROUNDING
+    constant = len(differences) > 1 and float(np.ptp(differences)) <= ROUNDING
     if constant or estimate.half_width is None:
         return PairedGap(estimate, None, constant)
     t = estimate.mean / _standard_error(differences)

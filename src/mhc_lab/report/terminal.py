@@ -26,7 +26,7 @@ COLUMNS: tuple[tuple[str, str, _Justify], ...] = (
     ("loss_gap", "loss gap", "right"),
     ("paper_loss_gap", "paper", "right"),
     ("composite_gains", "composite gain", "right"),
-    ("ms_ratio", "ms/step", "right"),
+    ("ms_ratio", "time", "right"),
     ("peak_memory_mb", "MB", "right"),
 )
 

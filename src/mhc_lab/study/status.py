@@ -40,15 +40,22 @@ def status(results: Path, study: str, console: Console | None = None) -> None:
     console = console or Console(soft_wrap=True, highlight=False)
     folder = StudyFolder(results, study)
     content = folder.content()
-    table = Table("row", *STATES, "why", title=f"{study}: {content['title']}", title_justify="left")
+    table = Table(title=f"{study}: {content['title']}", title_justify="left")
+    table.add_column("row", overflow="fold")
+    for head in STATES:
+        table.add_column(head)
+    why = []
     totals: Counter[str] = Counter()
     for row in content["rows"]:
         cells = [cell for cell in content["cells"] if cell["row"] == row["row"]]
         found = [(cell["seed"], *state(folder.run(cell["run_id"]))) for cell in cells]
         counts = Counter(where for _, where, _ in found)
         totals += counts
-        table.add_row(row["row"], *(str(counts[where] or "") for where in STATES), "\n".join(_reasons(found)))
+        table.add_row(row["row"], *(str(counts[where] or "") for where in STATES))
+        why += [f"{row['row']} {reason}" for reason in _reasons(found)]
     console.print(table)
+    for line in why:
+        console.print(line, markup=False)
     console.print(", ".join(f"{totals[where]} {where}" for where in STATES if totals[where]), markup=False)
     if totals["failed"] or (totals["waiting"] and not totals["running"]):
         console.print(f"to go on, repeat: {content['command']}", markup=False)
