@@ -16,6 +16,7 @@ from mhc_lab.config import compose
 from mhc_lab.config.compose import options
 from mhc_lab.config.schema import GROUPS
 from mhc_lab.errors import LabError
+from mhc_lab.machine import cores
 from mhc_lab.residual.registry import ENTRY_POINT_GROUP
 
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}  # GHSA-w37p-236h-pfx3
@@ -135,10 +136,9 @@ def devices() -> Iterator[Finding]:
 
 def machine(results: Path) -> Iterator[Finding]:
     """Cores, memory and disk."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     disk = shutil.disk_usage(_existing(results)).free
-    yield Finding("ok", f"{cores} cores")
+    yield Finding("ok", f"{cores()} cores")
     if memory < LITTLE_MEMORY:
         yield Finding("warning", f"{memory / 1e9:.1f} GB of memory: one worker at a time (--workers 1)")
     else:

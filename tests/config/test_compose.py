@@ -33,9 +33,15 @@ def test_a_later_override_wins_whatever_the_group() -> None:
         (["trainer"], "group=option"),
         (["residual.streams=many"], "Integer"),
         (["trainer.max_steps=2.5"], "Integer"),
-        (["residual.streams=0"], "at least 1"),
+        (["residual.streams=0"], "from 1 to 1024"),
         (["residual.t_max=0"], "at least 1"),
         (["residual.alpha_init=nan"], "finite"),
+        (["residual.streams=99999999999999999999999"], "from 1 to 1024"),
+        (["residual.expand_base=1e300"], "below 2"),
+        (["residual.h_post_home=3"], "below 2"),
+        (["optim.beta1=1"], "below 1"),
+        (["seed=99999999999999999999999999"], "from 0 to"),
+        (["residual.plugin=~nobody-of-this-name/x.py"], "no such user"),
         (["optim.learning_rate=inf"], "finite"),
         (["residual.res_diagonal=1"], "below 1"),
         (["residual.h_pre=on"], "residual.h_pre"),
@@ -86,6 +92,22 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         compose(config_dir=tmp_path)
     with pytest.raises(LabError, match="no such folder"):
         compose(config_dir=tmp_path / "nowhere")
+
+
+def test_a_config_file_may_change_one_group(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: tiny\n")
+    assert compose(config_dir=tmp_path).model.dim == 384
+    for content, says in {"defaults: []": "no group 'defaults'", "model:": "must name an option"}.items():
+        (tmp_path / "config.yaml").write_text(content)
+        with pytest.raises(LabError, match=says):
+            compose(config_dir=tmp_path)
+
+
+def test_option_files_are_checked_as_overrides_are(tmp_path: Path) -> None:
+    (tmp_path / "residual").mkdir()
+    (tmp_path / "residual" / "mine.yaml").write_text("variant: identity\nt_max: 5\n")
+    with pytest.raises(LabError, match="'identity' has no t_max"):
+        compose(["residual=mine"], config_dir=tmp_path)
 
 
 def test_composing_imports_no_framework() -> None:

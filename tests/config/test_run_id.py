@@ -61,6 +61,13 @@ def test_fields_that_do_not_matter_are_dropped() -> None:
     assert identify(*fixed) == identify(*fixed, "residual.t_max=3", "residual.res_diagonal=0.5")
 
 
+def test_a_learned_read_keeps_its_initial_values_in_the_id() -> None:
+    static = ["residual=mhc", *(f"residual.{name}=static" for name in ("h_pre", "h_post", "h_res"))]
+    assert identify(*static) == identify(*static, "residual.phi_std=0.5")
+    read = [*static, "residual.collapse=read"]
+    assert identify(*read) != identify(*read, "residual.phi_std=0.5")
+
+
 def test_the_id_is_a_folder_name() -> None:
     assert identify("residual=mhc").startswith("mhc-")
     assert len(code_fingerprint()) == 12

@@ -24,7 +24,7 @@ TRAIN = [
     (["residual"], "group=option or a.b=value"),
     (["model.dim=wide"], "model.dim"),
     (["residual.h_res=sometimes"], "residual.h_res"),
-    (["residual.streams=0"], "at least 1"),
+    (["residual.streams=0"], "from 1 to 1024"),
     (["residual.streams=2.5"], "residual.streams"),
     (["residual.t_max=0"], "at least 1"),
     (["residual.alpha_init=nan"], "finite"),

@@ -91,6 +91,18 @@ def test_no_variant_sees_the_future(name: str) -> None:
         torch.testing.assert_close(model(tokens)[0, :9], model(changed)[0, :9])
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("name", registry.variants())
+def test_bf16_streams_train(name: str, autocast: bool) -> None:
+    model, tokens = build([f"residual={name}", "residual.stream_dtype=bf16"]), torch.randint(0, 256, (2, 16))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        logits = model(tokens)
+    logits.float().square().mean().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    exact = build([f"residual={name}"])(tokens)
+    torch.testing.assert_close(logits.float(), exact, rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize("name", ["identity", "hc", "mhc"])
 def test_a_trace_has_every_layer_and_changes_nothing(name: str) -> None:
     model, tokens, trace = build([f"residual={name}"]), torch.randint(0, 256, (2, 16)), []

@@ -174,16 +174,34 @@ def test_the_public_face() -> None:
     assert residual.collapse(streams).shape == (2, 5, 8)
 
 
+@pytest.mark.parametrize("dim", [0, -4, 8.5, "8"])
+def test_a_width_that_is_none(dim: object) -> None:
+    with pytest.raises(LabError, match="dim"):
+        residual.build("mhc", dim=dim)  # type: ignore[arg-type]
+
+
+def test_an_unknown_override_is_refused() -> None:
+    connection = residual.build("mhc", dim=16)
+    with pytest.raises(LabError, match="'fixed', 'mean' or a tensor"), connection.override(h_res="identity"):  # type: ignore[arg-type]
+        connection.mappings(streams_for(4))
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
         ("mch", {}, "did you mean 'mhc'"),
-        ("mhc", {"streams": 0}, "at least 1"),
+        ("mhc", {"streams": 0}, "from 1 to 1024"),
         ("mhc", {"stream": 2}, "did you mean 'streams'"),
         ("mhc", {"alpha_init": math.nan}, "finite"),
         ("orthogonal", {"t_max": 3}, "has no t_max"),
         ("identity", {"h_pre": "fixed"}, "has no h_pre"),
         ("mhc", {"h_post_home": 2.5}, "below 2"),
+        ("mhc", {"h_res": "off"}, "h_res"),
+        ("mhc", {"h_pre": None}, "h_pre"),
+        ("mhc", {"streams": 2.5}, "Integer"),
+        ("mhc", {"t_max": "many"}, "Integer"),
+        ("mhc", {"convention": "v3"}, "convention"),
+        ("mhc", {"expand": "bogus"}, "expand"),
     ],
 )
 def test_mistakes_are_named(name: str, settings: dict[str, object], says: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ class Averaging(Constraint):
 
 register_constraint("averaging", Averaging, fields=set())
 '''
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forget what plugins have registered, before and after a test; call it to forget in between."""
+    built_in = {name: dict(getattr(registry, name)) for name in ("_VARIANTS", "_CONSTRAINTS")}
+
+    def forget() -> None:
+        for name, table in built_in.items():
+            monkeypatch.setattr(registry, name, dict(table))
+        monkeypatch.setattr(registry, "_loaded_plugins", set())
+
+    forget()
+    return forget
 
 
 @pytest.fixture
@@ -74,15 +89,38 @@ def test_a_plugin_file_adds_a_variant_that_trains(plugin: Path) -> None:
     assert sum(p.numel() for p in model.parameters()) == cost(config, 256).parameters
 
 
-def test_the_content_of_a_plugin_is_in_the_run_id_and_its_place_is_not(plugin: Path, tmp_path: Path) -> None:
+def test_the_content_of_a_plugin_is_in_the_run_id_and_its_place_is_not(
+    plugin: Path, tmp_path: Path, fresh: Callable[[], None]
+) -> None:
     moved = tmp_path / "elsewhere.py"
     moved.write_text(PLUGIN)
     edited = tmp_path / "edited.py"
     edited.write_text(PLUGIN.replace("-3.0", "-2.0"))
-    ids = [
-        run_id(compose(["residual=averaging", f"residual.plugin={file}"]), "corpus") for file in (plugin, moved, edited)
-    ]
+    ids = []
+    for file in (plugin, moved, edited):
+        fresh()
+        ids.append(run_id(compose(["residual=averaging", f"residual.plugin={file}"]), "corpus"))
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_plugin_that_is_not_used_changes_no_id(plugin: Path) -> None:
+    with_plugin = compose(["residual=identity", f"residual.plugin={plugin}"])
+    assert run_id(with_plugin, "corpus") == run_id(compose(["residual=identity"]), "corpus")
+
+
+def test_a_name_stands_for_one_implementation(plugin: Path, tmp_path: Path) -> None:
+    compose(["residual=averaging", f"residual.plugin={plugin}"])
+    other = tmp_path / "other.py"
+    other.write_text(PLUGIN.replace("-3.0", "+3.0"))
+    with pytest.raises(LabError, match="'averaging' is registered already"):
+        compose(["residual=averaging", f"residual.plugin={other}"])
+    copy = tmp_path / "copy.py"
+    copy.write_text(PLUGIN)
+    compose(["residual=averaging", f"residual.plugin={copy}"])
+    thief = tmp_path / "thief.py"
+    thief.write_text(PLUGIN.replace('"averaging"', '"mhc"'))
+    with pytest.raises(LabError, match="'mhc' is registered already"):
+        compose([f"residual.plugin={thief}"])
 
 
 def test_a_broken_plugin_is_one_line(tmp_path: Path) -> None:

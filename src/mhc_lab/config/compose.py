@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mhc_lab
-from mhc_lab.config.schema import GROUPS, RunConfig, check_domains
+from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domains
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.residual import registry
 
@@ -76,41 +76,59 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     A `residual` key that the variant does not have is an error in `overrides` and is dropped from `shared`
     (what all rows of a grid share may not concern each of them).
     """
-    chosen = dict(_defaults(config_dir))
-    values: list[tuple[str, str, bool]] = []
+    chosen = _defaults(config_dir)
+    values: list[tuple[str, Any, bool]] = []  # key, value, whether it is shared
     for text, is_shared in [*((s, True) for s in shared), *((o, False) for o in overrides)]:
         key, value = _split(text)
         if key in GROUPS:
             chosen[key] = value
         else:
             _check_key(key)
-            values.append((key, value, is_shared))
-    plugin = next((value for key, value, _ in reversed(values) if key == "residual.plugin"), "")
-    if plugin:
-        registry.load_plugin(plugin)
-
-    layers = [_option(group, name, config_dir) for group, name in chosen.items()]
-    dotted = [(key, _parse(key, value), is_shared) for key, value, is_shared in values]
-    variant_name = next((v for k, v, _ in reversed(dotted) if k == "residual.variant"), None)
-    residual_layer = next(layer["residual"] for layer in layers if "residual" in layer)
-    variant_name = variant_name or residual_layer.get("variant", "mhc")
-    variant = registry.variant(str(variant_name))
-    config = OmegaConf.structured(RunConfig)
+            values.append((key, _parse(key, value), is_shared))
+    given = {key: value for key, value, _ in values}
+    _load_plugin(given.get("residual.plugin"))  # first: it may bring the variant that a group names
+    layers = {group: _option(group, name, config_dir) for group, name in chosen.items()}
+    residual = layers["residual"]
+    if "residual.plugin" not in given:
+        _load_plugin(residual.get("plugin"))
+    variant = registry.variant(str(given.get("residual.variant", residual.get("variant", "mhc"))))
     try:
-        config = OmegaConf.merge(config, {"residual": dict(variant.defaults)}, *layers)
-        for key, value, _ in dotted:
+        config = OmegaConf.merge(OmegaConf.structured(RunConfig), {"residual": dict(variant.defaults)}, layers)
+        for key, value, _ in values:
             OmegaConf.update(config, key, value, merge=False)
         resolved = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise LabError(_one_line(error)) from error
     assert isinstance(resolved, RunConfig)
-    _check_residual(resolved, [(key, is_shared) for key, _, is_shared in dotted])
+    own = {*residual, *(key.removeprefix("residual.") for key, _, is_shared in values if not is_shared)}
+    shared_keys = {key.removeprefix("residual.") for key, _, is_shared in values if is_shared}
+    _check_residual(resolved.residual, own, shared_keys)
     check_domains(resolved)
+    registry.check_write(resolved.residual)
     _check_together(resolved)
     # A run folder is opened from anywhere: its paths must not hang on where the command was given.
-    resolved.data.files = [_absolute(file) for file in resolved.data.files]
+    resolved.data.files = [_absolute("data.files", file) for file in resolved.data.files]
     if resolved.residual.plugin:
-        resolved.residual.plugin = _absolute(resolved.residual.plugin)
+        resolved.residual.plugin = _absolute("residual.plugin", resolved.residual.plugin)
+    return resolved
+
+
+def residual_config(variant: str, settings: Mapping[str, Any]) -> ResidualConfig:
+    """The residual settings of one variant, checked as `compose` checks them; LabError for what it would refuse."""
+    entry = registry.variant(variant)
+    known = [f.name for f in dataclasses.fields(ResidualConfig)]
+    for name in settings:
+        if name not in known:
+            raise LabError(f"no setting '{name}'; {nearest(name, known)}")
+    try:
+        given: dict[str, Any] = {**entry.defaults, **settings, "variant": variant}
+        resolved = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ResidualConfig), given))
+    except OmegaConfBaseException as error:
+        raise LabError(_one_line(error)) from error
+    assert isinstance(resolved, ResidualConfig)
+    _check_residual(resolved, set(settings), set())
+    check_domains(resolved, "residual.")
+    registry.check_write(resolved)
     return resolved
 
 
@@ -130,15 +148,30 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def _defaults(config_dir: Path | None) -> dict[str, str]:
-    for directory in config_dirs(config_dir):
+    """The option of each group where a command names none: every config.yaml may change some of them."""
+    chosen: dict[str, str] = {}
+    for directory in reversed(config_dirs(config_dir)):
         file = directory / "config.yaml"
-        if file.is_file():
-            content = read_yaml(file)
-            unknown = set(content) - set(GROUPS)
-            if unknown:
-                raise LabError(f"{file}: no group '{min(unknown)}'; {nearest(min(unknown), GROUPS)}")
-            return {**dict.fromkeys(GROUPS, "default"), **content}
-    raise LabError("no config.yaml found: reinstall mhc-lab, or give --config-dir")
+        if not file.is_file():
+            continue
+        for group, option in read_yaml(file).items():
+            if group not in GROUPS:
+                raise LabError(
+                    f"{file}: no group '{group}'; {nearest(str(group), GROUPS)} "
+                    "(a folder ./conf is read as mhc-lab's; if it is another program's, run elsewhere)"
+                )
+            if not isinstance(option, str):
+                raise LabError(f"{file}: {group} must name an option; {nearest('', options(group, config_dir))}")
+            chosen[group] = option
+    missing = [group for group in GROUPS if group not in chosen]
+    if missing:
+        raise LabError(f"no option for {', '.join(missing)} in any config.yaml: reinstall mhc-lab")
+    return chosen
+
+
+def _load_plugin(path: Any) -> None:
+    if path:
+        registry.load_plugin(_absolute("residual.plugin", str(path)))
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -177,32 +210,29 @@ def _parse(key: str, value: str) -> Any:
 def _option(group: str, name: str, config_dir: Path | None) -> dict[str, Any]:
     files = options(group, config_dir)
     if name in files:
-        return {group: read_yaml(files[name])}
-    if group == "residual" and name in registry.variants():
-        return {group: {"variant": name}}
-    known = [*files, *(registry.variants() if group == "residual" else [])]
-    raise LabError(f"{group}={name}: no such option; {nearest(name, known)}")
+        return read_yaml(files[name])
+    variants = registry.variants() if group == "residual" else []
+    if name in variants:
+        return {"variant": name}
+    raise LabError(f"{group}={name}: no such option; {nearest(name, {*files, *variants})}")
 
 
-def _check_residual(config: RunConfig, keys: list[tuple[str, bool]]) -> None:
-    """Refuse settings that the variant lacks where the user gave them for this run; reset them where shared."""
-    residual = config.residual
+def _check_residual(residual: ResidualConfig, own: Set[str], shared: Set[str]) -> None:
+    """Refuse settings that the variant lacks where they were given for this run; reset them where they are shared."""
     variant = registry.variant(residual.variant)
     for name in residual.constraints:
         registry.constraint(name)
     accepted = variant.accepted_fields(residual)
-    defaults = type(residual)()
-    own = {key for key, is_shared in keys if not is_shared}
-    for key, _ in keys:
-        group, _, name = key.partition(".")
-        if group != "residual" or name in accepted:
-            continue
-        if key in own:
-            having = [v for v in registry.variants() if name in registry.variant(v).accepted_fields(defaults)]
-            raise LabError(
-                f"{key}: variant '{variant.name}' has no {name}; it has {', '.join(sorted(accepted - {'variant'}))} "
-                f"(variants with {name}: {', '.join(having)})"
-            )
+    defaults = ResidualConfig()
+    fields = {f.name for f in dataclasses.fields(ResidualConfig)}
+    for name in sorted((own & fields) - accepted):
+        having = [v for v in registry.variants() if name in registry.variant(v).accepted_fields(defaults)]
+        has = ", ".join(sorted(accepted - {"variant"}))
+        raise LabError(
+            f"residual.{name}: variant '{variant.name}' has no {name}; it has {has} "
+            f"(variants with {name}: {', '.join(having)})"
+        )
+    for name in (shared & fields) - accepted:
         setattr(residual, name, getattr(defaults, name))
 
 
@@ -220,11 +250,11 @@ def _check_together(config: RunConfig) -> None:
         raise LabError("trainer.devices > 1 needs a strategy: trainer=ddp or trainer=fsdp2")
 
 
-def _absolute(path: str) -> str:
+def _absolute(key: str, path: str) -> str:
     try:
         return str(Path(path).expanduser().absolute())
     except RuntimeError as error:
-        raise LabError(f"{path}: no such user") from error
+        raise LabError(f"{key}: {path}: no such user") from error
 
 
 def _one_line(error: Exception) -> str:

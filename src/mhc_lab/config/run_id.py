@@ -20,14 +20,15 @@ def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
     """The fields that can change the result, and nothing else.
 
     Fields that the variant ignores are dropped, so that identity is one run across t_max and n; paths,
-    devices and logging are not in; the corpus is in by its fingerprint, a plugin by its content.
+    devices and logging are not in; the corpus is in by its fingerprint, a plugin that is used by its source.
     """
     form = _fields_in_id(config)
     variant = registry.variant(config.residual.variant)
     used = variant.used_fields(config.residual)
     form["residual"] = {key: value for key, value in form["residual"].items() if key in used}
-    if config.residual.plugin:
-        form["residual"]["plugin"] = hashlib.sha256(Path(config.residual.plugin).read_bytes()).hexdigest()
+    plugins = registry.plugin_sources(config.residual)
+    if plugins:
+        form["residual"]["plugins"] = plugins
     for key in ("val_fraction",) if config.data.source == "synthetic" else ("task", "synthetic_vocab"):
         del form["data"][key]
     if config.optim.schedule != "cosine":

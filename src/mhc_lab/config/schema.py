@@ -11,6 +11,8 @@ from typing import Any, Literal
 from mhc_lab.errors import LabError
 
 Mode = Literal["dynamic", "static", "fixed"]
+MAX_SEED = 2**63 - 1  # what generators take
+MAX_STREAMS = 1024  # a slip of the keyboard, not a design
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ def above(low: float) -> Domain:
 
 def between(low: float, high: float) -> Domain:
     return Domain(f"above {low} and below {high}", lambda value: low < value < high)
+
+
+def from_to_below(low: float, high: float) -> Domain:
+    return Domain(f"from {low} to below {high}", lambda value: low <= value < high)
 
 
 def within(low: float, high: float) -> Domain:
@@ -57,7 +63,7 @@ class ResidualConfig:
     """
 
     variant: str = setting("mhc")
-    streams: int = setting(4, at_least(1))
+    streams: int = setting(4, within(1, MAX_STREAMS))
     h_pre: Mode = setting("dynamic")
     h_post: Mode = setting("dynamic")
     h_res: Mode = setting("dynamic")
@@ -72,7 +78,7 @@ class ResidualConfig:
     h_post_away: float | None = setting(None, FINITE)
     res_diagonal: float = setting(0.95, between(0, 1))
     expand: Literal["repeat", "scaled"] = setting("repeat")
-    expand_base: float = setting(1.0, above(0))  # scaled: stream i starts at expand_base ** i
+    expand_base: float = setting(1.0, between(0, 2))  # scaled: stream i starts at expand_base ** i
     collapse: Literal["mean", "sum", "read"] = setting("mean")
     stream_dtype: Literal["fp32", "bf16"] = setting("fp32")
     plugin: str = setting("", in_id=False)  # its content is in the id, its place is not
@@ -113,8 +119,8 @@ class OptimConfig:
 
     learning_rate: float = setting(3e-3, above(0))
     weight_decay: float = setting(0.1, at_least(0))
-    beta1: float = setting(0.9, within(0, 1))
-    beta2: float = setting(0.95, within(0, 1))
+    beta1: float = setting(0.9, from_to_below(0, 1))
+    beta2: float = setting(0.95, from_to_below(0, 1))
     eps: float = setting(1e-8, above(0))
     warmup_steps: int = setting(20, at_least(0))
     schedule: Literal["step", "cosine", "constant"] = setting("step")
@@ -170,7 +176,7 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    seed: int = setting(0, at_least(0))
+    seed: int = setting(0, within(0, MAX_SEED))
     control: bool = setting(False)  # control arm: another initialisation key and data order
 
 

@@ -14,13 +14,23 @@ from mhc_lab.models.init import initialise
 from mhc_lab.models.stack import LayerTrace, ResidualStack
 
 
+class RMSNorm(nn.RMSNorm):
+    """In the dtype of its weight, whatever the streams' is: what follows multiplies by weights of that dtype."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class Attention(nn.Module):
     """Pre-norm causal self-attention with rotary positions: [B, T, C] -> [B, T, C]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = RMSNorm(config.dim)
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
         head = config.dim // config.heads
@@ -52,7 +62,7 @@ class FeedForward(nn.Module):
         super().__init__()
         width = ffn_width(config)
         self.gated = config.ffn == "swiglu"
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = RMSNorm(config.dim)
         self.up = nn.Linear(config.dim, 2 * width if self.gated else width, bias=False)
         self.out = nn.Linear(width, config.dim, bias=False)
 
@@ -77,7 +87,7 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.dim)
         layers = [kind(config) for _ in range(config.blocks) for kind in (Attention, FeedForward)]
         self.stack = ResidualStack(layers, config.dim, residual)
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
@@ -85,7 +95,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, trace: list[LayerTrace] | None = None) -> Tensor:
         """[B, T] tokens -> [B, T, vocab] logits; `trace` collects one LayerTrace a layer."""
         hidden = self.stack(self.embedding(tokens), trace)
-        logits: Tensor = self.head(self.norm(hidden).to(self.norm.weight.dtype))
+        logits: Tensor = self.head(self.norm(hidden))
         return logits
 
     def init_weights(self, key: str) -> None:

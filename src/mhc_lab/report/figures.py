@@ -36,7 +36,9 @@ def loss_gap_svg(study: Study, summary: Summary) -> str:
         figure, axes = plt.subplots(figsize=(7.0, 0.9 + 0.34 * len(rows)), layout="constrained")
         if summary.noise_floor is not None:
             axes.axvspan(-summary.noise_floor, summary.noise_floor, color="#e9e9e9", zorder=0)
-            axes.text(summary.noise_floor, -0.62, " noise floor", color="#5c5c5c", fontsize=7.5, va="center")
+            axes.text(
+                summary.noise_floor, -0.62, "noise floor ", color="#5c5c5c", fontsize=7.5, va="center", ha="right"
+            )
         axes.axvline(0, color="black", linewidth=0.8, zorder=1)
         for place, row in enumerate(rows):
             gaps = paired_differences(losses_by_seed(study, str(row["row"])), baseline)

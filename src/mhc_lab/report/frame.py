@@ -100,20 +100,7 @@ def _cells(runs: Path, rows: dict[str, dict[str, Any]], cells: list[dict[str, An
         line |= _outcome(RunFolder(runs / cell["run_id"]).record())
         line |= {key: row[key] for key in ROW}
         lines.append(line)
-    first = [
-        "row",
-        "seed",
-        "run_id",
-        "status",
-        "reason",
-        "variant",
-        "h_res",
-        "h_pre",
-        "h_post",
-        "streams",
-        "degenerate",
-    ]
-    frame = pd.DataFrame(lines, columns=[*first, *NUMBERS, *ORIGIN, *ENVIRONMENT])
+    frame = pd.DataFrame(lines, columns=[*CELL, "degenerate", *NUMBERS, *ORIGIN, *ENVIRONMENT])
     frame[list(NUMBERS)] = frame[list(NUMBERS)].astype(float)
     frame["threads"] = frame["threads"].astype("Int64")
     return frame

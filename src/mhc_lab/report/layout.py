@@ -164,7 +164,7 @@ def _details(study: Study) -> list[str]:
         "H_post = ones).",
         "Gain: Amax gain magnitude forward (row sums) / backward (column sums), the largest over layers; composite: "
         "of the product up to the output, the largest over start layers. Means over the finished seeds.",
-        "max ‖∇‖: the largest gradient norm before clipping, over all steps and seeds. Spikes: loss spikes, mean per "
-        "run. Both count diverged runs too.",
+        "max ‖∇‖: the largest finite gradient norm before clipping, over all steps and seeds. Spikes: loss spikes, "
+        "mean per run. Both count diverged runs too.",
         f"ms/step: {timing}. Memory: peak in MB, the largest over the seeds.",
     ]

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 import mhc_lab
+from mhc_lab.machine import cores, processor
 from mhc_lab.report.frame import ENVIRONMENT, Study
 from mhc_lab.run_folder import ENDED
 
@@ -72,8 +73,12 @@ def mixture_lines(mixed: dict[str, dict[str, list[str]]]) -> list[str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the repository around `folder`, and whether anything but results/ differs from it; None outside git."""
+    """Commit of the repository that `folder` belongs to, and whether anything but results/ differs from it.
+
+    None outside git, and for a folder that the repository around it does not track: an installed package.
+    """
     try:
+        _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
         changes = _git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)results")
     except (OSError, subprocess.CalledProcessError):  # git is not installed; not a repository, or one without commits
@@ -87,8 +92,8 @@ def machine() -> dict[str, Any]:
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "memory_mb": memory and memory // 2**20,
     }
 
@@ -97,15 +102,6 @@ def _environments(cells: pd.DataFrame) -> list[dict[str, Any]]:
     frame = cells[list(ENVIRONMENT)].astype(object)
     counts = Counter(frame.where(frame.notna(), None).itertuples(index=False, name=None))
     return [dict(zip(ENVIRONMENT, values, strict=True)) | {"runs": runs} for values, runs in counts.items()]
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str | None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mhc_lab.residual.registry import Variant, constraints, register_constraint, register_variant, variants
 
 if TYPE_CHECKING:
-    from mhc_lab.residual.connection import Connection
+    from mhc_lab.residual.connection import Connection, ConnectionCost, Mappings
     from mhc_lab.residual.constraints.base import Constraint
     from mhc_lab.residual.ends import collapse, expand
     from mhc_lab.residual.factory import build, build_all
@@ -17,6 +17,8 @@ _LAZY = {
     "build": "factory",
     "build_all": "factory",
     "Connection": "connection",
+    "ConnectionCost": "connection",
+    "Mappings": "connection",
     "Constraint": "constraints.base",
     "expand": "ends",
     "collapse": "ends",
@@ -24,7 +26,9 @@ _LAZY = {
 
 __all__ = [
     "Connection",
+    "ConnectionCost",
     "Constraint",
+    "Mappings",
     "Variant",
     "build",
     "build_all",

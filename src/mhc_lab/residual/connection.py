@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mhc_lab import ops
 from mhc_lab.config.schema import ResidualConfig
+from mhc_lab.errors import LabError
 from mhc_lab.residual.constraints.base import Constraint
 
 Replacement = Tensor | Literal["fixed", "mean"]
@@ -118,6 +119,9 @@ class Connection(nn.Module):
         """
         before = self._overrides
         chosen = {"h_pre": h_pre, "h_post": h_post, "h_res": h_res}
+        for name, value in chosen.items():
+            if isinstance(value, str) and value not in ("fixed", "mean"):
+                raise LabError(f"override of {name} by '{value}': give 'fixed', 'mean' or a tensor")
         self._overrides = {**before, **{name: value for name, value in chosen.items() if value is not None}}
         try:
             yield

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mhc_lab import ops
 from mhc_lab.config.schema import ResidualConfig
-from mhc_lab.errors import LabError
 from mhc_lab.ops.sinkhorn import V4_EPS
 from mhc_lab.residual import registry
 from mhc_lab.residual.connection import Connection, ConnectionCost, Mappings
@@ -60,8 +59,7 @@ class ConstrainedConnection(Connection):
             elif name == "b_post":
                 home, away = post_birth(self.config)
                 for stream in range(self.streams):
-                    at_home = stream == self.home
-                    parameter[stream] = _inverse_write(*(("h_post_home", home) if at_home else ("h_post_away", away)))
+                    parameter[stream] = _inverse_write(home if stream == self.home else away)
             else:
                 assert name == "b_res" and self.constraint is not None, name
                 parameter.copy_(self.constraint.birth())
@@ -76,7 +74,8 @@ class ConstrainedConnection(Connection):
                 parameters += n * dim * width + 1
                 flops += 2 * n * dim * width
             if name == "res" and constraint is not None:
-                flops += 2 * n * n * dim + constraint.flops
+                per_token = registry.mode(config, "h_res") == "dynamic"  # a static H_res is made once a step
+                flops += 2 * n * n * dim + (constraint.flops if per_token else 0)
         return ConnectionCost(parameters, flops)
 
     def _raw(self, streams: Tensor) -> dict[str, Tensor]:
@@ -104,8 +103,7 @@ def _widths(config: ResidualConfig, constraint: Constraint | None) -> dict[str, 
     return {name: w for name, w in all_widths.items() if w and registry.mode(config, f"h_{name}") != "fixed"}
 
 
-def _inverse_write(name: str, value: float) -> float:
+def _inverse_write(value: float) -> float:
     """The logit whose 2 sigmoid is `value`."""
-    if not 0 < value < 2:
-        raise LabError(f"residual.{name}={value}: H_post = 2 sigmoid(.) lies above 0 and below 2")
+    assert 0 < value < 2, value
     return math.log(value / (2 - value))

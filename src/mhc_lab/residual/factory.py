@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from mhc_lab.config.schema import ResidualConfig, check_domains
-from mhc_lab.errors import LabError, nearest
+from mhc_lab.config.compose import residual_config
+from mhc_lab.config.schema import ResidualConfig
+from mhc_lab.errors import LabError
 from mhc_lab.residual import registry
 from mhc_lab.residual.connection import Connection
 from mhc_lab.residual.constraints.base import Constraint
@@ -25,18 +25,9 @@ def build(variant: str, dim: int, layer_index: int = 0, **settings: Any) -> Conn
     Raises:
         LabError: unknown variant or setting, or a value outside its domain.
     """
-    entry = registry.variant(variant)
-    known = [f.name for f in dataclasses.fields(ResidualConfig)]
-    for name in settings:
-        if name not in known:
-            raise LabError(f"no setting '{name}'; {nearest(name, known)}")
-    config = ResidualConfig(variant=variant, **{**entry.defaults, **settings})
-    check_domains(config, "residual.")
-    accepted = entry.accepted_fields(config)
-    for name in settings:
-        if name not in accepted:
-            raise LabError(f"variant '{variant}' has no {name}; it has {', '.join(sorted(accepted))}")
-    return connection(config, dim, layer_index)
+    if not isinstance(dim, int) or dim < 1:
+        raise LabError(f"dim={dim!r}: must be a whole number, at least 1")
+    return connection(residual_config(variant, settings), dim, layer_index)
 
 
 def build_all(config: ResidualConfig, dim: int, layers: int) -> tuple[Expand, list[Connection], Collapse]:

@@ -6,6 +6,7 @@ group `mhc_lab.variants` or from a file named by `residual.plugin`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -43,7 +44,7 @@ class Variant:
     """A named recipe: a connection with its constraint and defaults.
 
     `toggles` are the mappings whose mode can be chosen; the others are fixed. `plain` is a single stream.
-    `matches` names the variant whose parameter count the FFN is widened to.
+    `matches` names the variant whose parameter count the FFN is widened to; `bounded_write`: H_post = 2 sigmoid(.).
     """
 
     name: str
@@ -55,6 +56,7 @@ class Variant:
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     plain: bool = False
     matches: str = ""
+    bounded_write: bool = False
 
     def layer_constraints(self, config: ResidualConfig) -> list[str]:
         """The constraints that the layers cycle through."""
@@ -71,7 +73,7 @@ class Variant:
         """The accepted settings that can change the result under the modes of `config`."""
         used = set(self.accepted_fields(config)) - {"plugin"}
         modes = {name: mode(config, name) for name in TOGGLES}
-        if "dynamic" not in modes.values():
+        if "dynamic" not in modes.values() and config.collapse != "read":
             used -= {"alpha_init", "phi_std"}
         if modes["h_pre"] == "fixed":
             used -= {"b_pre_home", "b_pre_away"}
@@ -109,6 +111,10 @@ def register_constraint(
     variant: str = "",
 ) -> None:
     """Add a constraint, and a variant of the same name (or of the name `variant`): mHC's connection with it."""
+    _refuse_taken(name, target, _CONSTRAINTS)
+    former = _VARIANTS.get(variant or name)
+    if former is not None and former.constraint != name:
+        raise LabError(f"'{former.name}' is registered already: give the plugin's variant another name")
     _CONSTRAINTS[name] = ConstraintEntry(name, target, frozenset(fields), summary)
     _VARIANTS[variant or name] = Variant(
         variant or name,
@@ -116,11 +122,13 @@ def register_constraint(
         summary or f"mHC's connection with H_res {name}",
         constraint=name,
         fields=COMMON_FIELDS | MAPPING_FIELDS | {"constraints"},
+        bounded_write=True,
     )
 
 
 def register_variant(variant: Variant) -> None:
     """Add a variant whose connection class is its own."""
+    _refuse_taken(variant.name, variant.target, _VARIANTS)
     _VARIANTS[variant.name] = variant
 
 
@@ -160,21 +168,58 @@ def resolve(target: str | type) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def source(target: str | type) -> str:
+    """What tells one implementation from another: the name of a built-in class, a plugin's source by its hash."""
+    module = target.__module__ if isinstance(target, type) else target.partition(":")[0]
+    if module.startswith("mhc_lab."):
+        return f"{module}:{target.__name__}" if isinstance(target, type) else target
+    loaded = sys.modules.get(module) or importlib.import_module(module)
+    assert loaded.__file__ is not None, f"{module} has no source file"
+    return hashlib.sha256(Path(loaded.__file__).read_bytes()).hexdigest()
+
+
+def plugin_sources(config: ResidualConfig) -> list[str]:
+    """Hashes of the source files behind what `config` names, built-in classes left out."""
+    entry = variant(config.variant)
+    targets = [entry.target, *(constraint(name).target for name in entry.layer_constraints(config))]
+    return [found for found in map(source, targets) if ":" not in found]
+
+
+def check_write(config: ResidualConfig) -> None:
+    """LabError where H_post at birth lies outside what the variant's activation can give."""
+    if not variant(config.variant).bounded_write:
+        return
+    for name in ("h_post_home", "h_post_away"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < 2:
+            raise LabError(f"residual.{name}={value}: H_post = 2 sigmoid(.) lies above 0 and below 2")
+
+
+def _refuse_taken(name: str, target: str | type, table: Mapping[str, ConstraintEntry | Variant]) -> None:
+    """A name stands for one implementation; the same file may be loaded again from a run folder."""
+    if name in table and source(table[name].target) != source(target):
+        raise LabError(f"'{name}' is registered already: give the plugin's variant another name")
+
+
 def load_plugin(path: str | Path) -> None:
     """Import a plugin file once; it registers its variants and constraints as it is imported."""
-    file = Path(path).expanduser().resolve()
+    file = Path(path).resolve()
     if not file.is_file():
         raise LabError(f"residual.plugin={path}: no such file")
     if str(file) in _loaded_plugins:
         return
-    spec = importlib.util.spec_from_file_location(f"mhc_lab_plugin_{file.stem}", file)
+    # Named by content: two files of one name are two modules, and a copy is the same one.
+    content = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"mhc_lab_plugin_{file.stem}_{content}", file)
     if spec is None or spec.loader is None:
         raise LabError(f"residual.plugin={path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except LabError as error:
+        raise LabError(f"residual.plugin={path}: {error}") from error
+    except (Exception, SystemExit) as error:
         raise LabError(f"residual.plugin={path}: {type(error).__name__}: {error}") from error
     _loaded_plugins.add(str(file))
 
@@ -247,6 +292,7 @@ register_variant(
         "n streams without mixing: mHC's reads and writes, H_res = I",
         toggles=("h_pre", "h_post"),
         fields=COMMON_FIELDS | MAPPING_FIELDS,
+        bounded_write=True,
     )
 )
 register_variant(

@@ -21,7 +21,7 @@ from typing import Any
 
 from mhc_lab.config.compose import compose, options, read_yaml
 from mhc_lab.config.run_id import run_id
-from mhc_lab.config.schema import RunConfig
+from mhc_lab.config.schema import MAX_SEED, RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, nearest
 
@@ -163,8 +163,8 @@ def _seeds(seeds: Any, file: Path) -> tuple[int, ...]:
     if not isinstance(seeds, list) or not seeds:
         raise LabError(f"{file}: seeds must be a list of at least one seed; give --seeds 0,1,2,3,4")
     for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise LabError(f"seed {seed!r}: seeds are whole numbers from 0")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            raise LabError(f"seed {seed!r}: seeds are whole numbers from 0 to {MAX_SEED}")
         if seeds.count(seed) > 1:
             raise LabError(f"seed {seed} is given twice: each seed is one run a row")
     return tuple(seeds)

@@ -14,10 +14,10 @@ from torch.distributed.tensor import DTensor
 from torchmetrics import SumMetric
 
 from mhc_lab.config.schema import RunConfig
+from mhc_lab.data.synthetic import NOT_SCORED
 from mhc_lab.models.gpt import GPT
 from mhc_lab.training.optim import build_optimizer, learning_rate_factor
 
-IGNORED = -100  # a target that is not scored
 Batch = tuple[Tensor, Tensor]
 
 
@@ -37,7 +37,7 @@ def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross entropy in nats over the scored targets, from fp32 logits."""
     inputs, targets = batch
     logits: Tensor = model(inputs)
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=NOT_SCORED)
 
 
 def clip_gradients(model: nn.Module, clip_norm: float) -> Tensor:
@@ -84,7 +84,7 @@ class ResidualLM(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        scored = (batch[1] != IGNORED).sum()
+        scored = (batch[1] != NOT_SCORED).sum()
         # fp32 whatever the training precision, so that rows compare.
         with torch.autocast(self.device.type, enabled=False):
             self.val_nll.update(next_token_loss(self.model, batch).double() * scored)

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from mhc_lab.config.schema import TrainerConfig
 from mhc_lab.errors import LabError
+from mhc_lab.machine import cores, processor
 
 PRECISION = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
@@ -75,21 +76,14 @@ def threads(config: TrainerConfig) -> int:
         if not given.isdigit() or int(given) < 1:
             raise LabError(f"MHC_LAB_THREADS={given}: must be a whole number, at least 1")
         return int(given)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // config.devices)
+    return max(1, cores() // config.devices)
 
 
 def device_name(config: TrainerConfig) -> str:
     """The device in words, for records."""
     if accelerator(config) == "gpu":
         return str(torch.cuda.get_device_name())
-    try:
-        with open("/proc/cpuinfo") as lines:  # noqa: PTH123
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        import platform
-
-        return platform.processor() or platform.machine()
+    return processor()
 
 
 def global_rank(config: TrainerConfig) -> int:

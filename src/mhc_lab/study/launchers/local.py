@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
+from mhc_lab.machine import cores
 from mhc_lab.run_folder import runs_dir
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.worker import STORAGE_VARIABLE
@@ -126,8 +127,7 @@ def _environment(place: Slot, url: str) -> dict[str, str]:
 
 
 def _threads(workers: int, ranks: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (workers * ranks))
+    return max(1, cores() // (workers * ranks))
 
 
 def _visible_devices() -> list[str]:
