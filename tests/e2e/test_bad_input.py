@@ -119,4 +119,4 @@ def test_as_a_user_runs_it(place: Path) -> None:
     ended = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stdout == ""
-    assert ended.stderr == "error: residual.streams=0: must be at least 1\n"
+    assert ended.stderr == "error: residual.streams=0: must be from 1 to 1024\n"

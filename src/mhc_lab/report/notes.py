@@ -49,10 +49,11 @@ def _lost_seeds(cells: pd.DataFrame) -> list[str]:
     lost = cells[cells["status"] != "finished"]
     if lost.empty:
         return []
+    untested = ["gap not tested: the seeds left are the calm ones"] if (lost["status"] == "diverged").any() else []
     what = [_what_happened(*cell) for cell in zip(lost["status"], lost["reason"], strict=True)]
     notes = [f"{what.count(words)} of {_seeds(len(cells))} {words}" for words in dict.fromkeys(what)]
     left = len(cells) - len(lost)
-    return ["; ".join([*notes, f"means over {_seeds(left)}" if left else "no finished run"])]
+    return ["; ".join([*notes, f"means over {_seeds(left)}", *untested] if left else [*notes, "no finished run"])]
 
 
 def _what_happened(status: str, reason: object) -> str:

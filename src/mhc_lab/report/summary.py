@@ -73,7 +73,11 @@ def summarize(study: Study) -> Summary:
     floor = stats.noise_floor(losses[study.control], baseline) if study.control else None
     gaps = {name: stats.paired_gap(losses[name], baseline) for name in names if name != study.baseline}
 
-    tests = {name: gap.p for name, gap in gaps.items() if name != study.control and gap and gap.p is not None}
+    # The seeds that survived a divergence are the calm ones: their gap is shown, but not put to the test.
+    calm = [
+        name for name in names if name != study.control and not (study.row_cells(name)["status"] == "diverged").any()
+    ]
+    tests = {name: gap.p for name in calm if (gap := gaps.get(name)) and gap.p is not None}
     adjusted = dict(zip(tests, stats.holm(list(tests.values())), strict=True))
 
     lines, all_notes = [], []
