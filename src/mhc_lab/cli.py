@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mhc_lab.run_folder import RunFolder
 
 EXIT_INTERRUPTED = 130  # as shells have it
+MANY_SEEDS = 10_000  # in one range: a slip of the keyboard
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's own, or that of the copy inside newer typers
 
 app = typer.Typer(
@@ -194,6 +195,8 @@ def parse_seeds(text: str) -> list[int]:
         ends = (first, last) if dash else (first, first)
         if not all(end.isdecimal() for end in ends) or int(ends[0]) > int(ends[1]):
             raise LabError(f"--seeds {text}: give whole numbers from 0 as 0,1,2 or 0-4")
+        if int(ends[1]) - int(ends[0]) >= MANY_SEEDS:
+            raise LabError(f"--seeds {text}: more than {MANY_SEEDS} seeds")
         seeds += range(int(ends[0]), int(ends[1]) + 1)
     return seeds
 
@@ -220,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
+    from filelock import Timeout
+
     from mhc_lab.run_folder import RunFolder
     from mhc_lab.tracking.mlflow import start_run
     from mhc_lab.tracking.store import resolve_uri
@@ -230,7 +235,11 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
     accelerator(config.trainer)
     resolve_uri(config.tracking.uri, results)
     folder = RunFolder.create(results, config, fingerprint)
-    start_run(results, folder, config.tracking)
+    try:
+        with folder.lock():
+            start_run(results, folder, config.tracking)
+    except Timeout as error:
+        raise LabError(f"{folder.path}: another process works on this run; wait for it or stop it") from error
     record = launch(folder, progress=True)
     if record["status"] == "killed":
         raise KeyboardInterrupt

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from mhc_lab.config.compose import from_dict, read_yaml, to_dict
 from mhc_lab.config.run_id import run_id
@@ -56,9 +56,12 @@ class RunFolder:
         folder = cls(runs_dir(results) / run_id(config, corpus_fingerprint))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            write_whole(folder.config_file, yaml.safe_dump(to_dict(config), sort_keys=False))
-            if config.residual.plugin:
-                shutil.copyfile(config.residual.plugin, folder.plugin_file)
+            with folder.lock():
+                write_whole(folder.config_file, yaml.safe_dump(to_dict(config), sort_keys=False))
+                if config.residual.plugin and Path(config.residual.plugin) != folder.plugin_file:
+                    shutil.copyfile(config.residual.plugin, folder.plugin_file)
+        except Timeout:
+            return folder  # a process works on it, by the config that stands there
         except OSError as error:
             raise LabError(f"{folder.path}: cannot be written: {error.strerror}; choose another --results") from error
         return folder

@@ -14,7 +14,7 @@ from mhc_lab.config.run_id import run_id
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.run_folder import RunFolder
 
-DONE = ["residual=identity", "data=synthetic"]
+DONE = ["residual=identity", "data=synthetic", "data.batch_size=64"]
 
 TRAIN = [
     (["residul=mhc"], "did you mean 'residual'"),
@@ -40,10 +40,14 @@ TRAIN = [
     (["trainer.devices=2"], "trainer=ddp"),
     (["model.heads=3"], "heads"),
     ([*DONE, "--rerun", "--keep"], "exclude each other"),
-    ([*DONE, "--rerun", "trainer.accelerator=gpu", "trainer.devices=64", "trainer.strategy=ddp"], ""),
+    ([*DONE, "--rerun", "trainer.accelerator=gpu", "trainer.devices=64", "trainer.strategy=ddp"], "no CUDA GPU"),
+    ([*DONE, "--rerun", "trainer.num_nodes=2", "trainer.strategy=ddp"], "torchrun"),
     ([*DONE, "--results", "file/results", "--rerun"], "choose another --results"),
     (["--config-dir", "nowhere"], "no such folder"),
     ([*DONE, "--rerun", "--tracking-uri", "./mlruns"], "tracking.uri=./mlruns"),
+    ([*DONE, "--rerun", "--tracking-uri", "http://localhost:abc"], "http://localhost:abc"),
+    ([*DONE, "--rerun", "--tracking-uri", "http://"], "tracking.uri=http://: must be"),
+    ([*DONE, "--rerun", "--tracking-uri", "sqlite:///"], "is a folder"),
 ]
 
 OTHERS = [

@@ -102,8 +102,8 @@ def test_streams_that_never_parted_are_named(study: Any) -> None:
 def test_lost_seeds_are_counted_and_named(full_study: Path) -> None:
     hc = line(full_study, "hc")
     assert (
-        hc["note"]
-        == "1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged: loss is nan; means over 3 seeds; gap not tested: the seeds left are the calm ones"
+        hc["note"] == "1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged: loss is nan; means over 3 seeds; "
+        "gap not tested: the seeds left are the calm ones"
     )
     assert hc["seeds"] == 3
     assert hc["loss_gap"] == pytest.approx((2.4 + 2.41 + 2.42 - 2.50 - 2.52 - 2.49) / 3)

@@ -75,8 +75,8 @@ def test_markdown_table(full_study: Path) -> None:
     assert rows["mhc_res_only"][17] == "identical by construction, (2)"
     assert any(line.startswith("2. degenerate: streams stay equal") for line in lines)
     assert (
-        "3. 1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged: loss is nan; means over 3 seeds; gap not tested: the seeds left are the calm ones"
-        in lines
+        "3. 1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged: loss is nan; means over 3 seeds; "
+        "gap not tested: the seeds left are the calm ones" in lines
     )
 
 

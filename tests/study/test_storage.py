@@ -8,7 +8,15 @@ from optuna.trial import TrialState
 
 from mhc_lab.errors import LabError
 from mhc_lab.study.engine import enqueue
-from mhc_lab.study.storage import DEFAULT_STORAGE, StudyStorage, process_name, resolve, trials, without_password
+from mhc_lab.study.storage import (
+    DEFAULT_STORAGE,
+    StudyStorage,
+    absolute,
+    process_name,
+    resolve,
+    trials,
+    without_password,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with")
 
@@ -112,3 +120,20 @@ def test_a_storage_that_cannot_be_is_one_line(tmp_path, url, words):
     with pytest.raises(LabError, match=words) as error:
         StudyStorage(url, "study", tmp_path, interval=1, grace=2)
     assert "\n" not in str(error.value)
+
+
+def test_a_requeued_trial_does_not_carry_its_dead_worker(storage):
+    study = storage.create()
+    _queue(study)
+    _take(study, f"{process_name().split()[0]} 4194305 1")
+    storage.reap(study)
+    study.ask()  # taken, not yet signed
+    storage.reap(study)
+    assert [t.state for t in trials(study)] == [TrialState.FAIL, TrialState.RUNNING]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_workers_cannot_share_a_memory(url):
+    with pytest.raises(LabError, match="need a file"):
+        absolute(url)
+    assert absolute("sqlite:///studies.db").startswith("sqlite:////")

@@ -16,6 +16,8 @@ import pytest
 from optuna.trial import TrialState
 
 from mhc_lab.errors import LabError
+from mhc_lab.study.engine import enqueue
+from mhc_lab.study.storage import DEFAULT_STORAGE, StudyStorage, resolve
 from mhc_lab.study.worker import work
 
 
@@ -76,6 +78,13 @@ def test_a_worker_joins_a_study_by_its_name(lab):
         work(lab.results, "grid")
     lab.ablate("raises", seeds=[0])
     work(lab.results, "grid", target="fake_runs:quick")  # nothing waits
+    grid = lab.grid([0])
+    storage = StudyStorage(resolve(DEFAULT_STORAGE, lab.results), "grid", lab.results, interval=1, grace=3)
+    for run in lab.runs(grid).values():
+        run.record_file.unlink()
+    enqueue(storage, storage.create(), grid.cells)
+    work(lab.results, "grid", target="fake_runs:quick")
+    assert all(run.ended() for run in lab.runs(grid).values())
     with pytest.raises(LabError, match="did you mean 'grid'"):
         work(lab.results, "gird")
 

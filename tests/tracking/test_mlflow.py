@@ -194,7 +194,7 @@ def test_without_tracking_nothing_is_made(results: Path, make_run: MakeRun) -> N
     assert push(folder)
     end_study(results, "grid", tracking, "FINISHED", [])
     assert sorted(file.name for file in (results / "runs").iterdir()) == [folder.run_id, "mlflow.db"]
-    assert [file.name for file in folder.path.iterdir()] == ["config.yaml"]
+    assert {file.name for file in folder.path.iterdir()} == {"config.yaml", "run.lock"}
 
 
 _PUSHERS = """

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import EXIT_INPUT
 from mhc_lab.training import timing
 
@@ -22,6 +23,20 @@ def test_bf16_rows_are_timed(tiny):
     assert timing.time_rows(configs, "identity", steps=2)["rows"]["identity"]["ms_per_step"] > 0
 
 
+def test_a_row_that_cannot_be_timed_costs_the_others_nothing(tiny, monkeypatch, capsys):
+    build = timing.build_model
+
+    def out_of_memory(config, vocab_size):
+        if config.residual.variant == "mhc":
+            raise MemoryError
+        return build(config, vocab_size)
+
+    monkeypatch.setattr(timing, "build_model", out_of_memory)
+    configs = {name: tiny(f"residual={name}") for name in ("identity", "mhc", "hc")}
+    assert list(timing.time_rows(configs, "identity", steps=2)["rows"]) == ["identity", "hc"]
+    assert "row 'mhc' could not be timed: MemoryError" in capsys.readouterr().err
+
+
 def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "STEPS", 2)
     rows = {"identity": folder("residual=identity"), "hc": folder("residual=hc")}
@@ -33,6 +48,7 @@ def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
     written = json.loads((study / "timing.json").read_text())
     assert {name: row["run_id"] for name, row in written["rows"].items()} == run_ids
     assert written["threads"] >= 1
+    assert written["code_fingerprint"] == code_fingerprint()
 
 
 def test_a_folder_that_is_no_study(tmp_path, capsys):

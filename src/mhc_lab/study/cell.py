@@ -13,8 +13,9 @@ from typing import Any
 from filelock import Timeout
 
 from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
-from mhc_lab.errors import EXIT_INPUT
+from mhc_lab.errors import EXIT_INPUT, LabError
 from mhc_lab.run_folder import RunFolder, Status
 from mhc_lab.study import child
 
@@ -73,7 +74,7 @@ def record_end(folder: RunFolder, status: Status, reason: str, started: datetime
                     "variant": config.residual.variant,
                     "seed": config.seed,
                     "control": config.control,
-                    "corpus_fingerprint": corpus_fingerprint(config),
+                    "corpus_fingerprint": _corpus(config),
                     "code_fingerprint": code_fingerprint(),
                     "metrics": {},
                     "cost": {},
@@ -86,6 +87,14 @@ def record_end(folder: RunFolder, status: Status, reason: str, started: datetime
 
         mlflow.push(folder)
     return True
+
+
+def _corpus(config: RunConfig) -> str | None:
+    """The fingerprint, or None where a text file has gone since: the end of a run is told all the same."""
+    try:
+        return corpus_fingerprint(config)
+    except LabError:
+        return None
 
 
 def _attempt(folder: RunFolder, target: str, stopping: Callable[[], bool]) -> dict[str, Any] | None:

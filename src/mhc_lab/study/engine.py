@@ -34,6 +34,7 @@ from mhc_lab.study.spec import Cell, Grid, load_grid
 from mhc_lab.study.storage import (
     DEFAULT_STORAGE,
     StudyStorage,
+    absolute,
     close,
     each_run,
     resolve,
@@ -179,7 +180,8 @@ def enqueue(storage: StudyStorage, study: optuna.Study, missing: Sequence[Cell])
 def _storage(folder: StudyFolder, given: str | None) -> str:
     """The storage as study.json holds it: the one given, else the study's, else the default."""
     if given is not None:
-        return given
+        without_password(given)  # refuses what is no URL
+        return absolute(given)
     return str(folder.content()["storage"]) if folder.study_file.is_file() else DEFAULT_STORAGE
 
 

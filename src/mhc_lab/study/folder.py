@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from mhc_lab.config.run_id import run_id
+from mhc_lab.config.run_id import code_fingerprint, run_id
 from mhc_lab.config.schema import TrainerConfig
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.residual import registry
@@ -104,12 +104,13 @@ class StudyFolder:
             raise LabError(f"{self.path}: cannot be written: {error.strerror}; choose another --results") from error
 
     def timed(self) -> bool:
-        """Whether timing.json covers the runs that the study would time now."""
+        """Whether timing.json covers the runs that the study would time now, with the code of now."""
         timing = read_json(self.timing_file)
         if timing is None:
             return False
         timed = {row: entry["run_id"] for row, entry in timing["rows"].items()}
-        return bool(timed == self.content()["timing_config"])
+        made_now = timing.get("code_fingerprint") == code_fingerprint()
+        return bool(made_now and timed == self.content()["timing_config"])
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:

@@ -20,19 +20,21 @@ _TIMED_STEPS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """`seconds`: of one run, by row; `workers` runs go on at once."""
+    """`seconds`: of one run, by row, None where it could not be told; `workers` runs go on at once."""
 
     grid: Grid
     study: str
     states: dict[str, CellState]  # by run id
-    seconds: dict[str, float]
+    seconds: dict[str, float | None]
     workers: int
 
     @property
     def total_seconds(self) -> float:
         """The time of the whole study; a run that several cells share counts once."""
         missing = {
-            cell.run_id: self.seconds[cell.row] for cell in self.grid.cells if self.states[cell.run_id] == "to run"
+            cell.run_id: self.seconds[cell.row] or 0.0
+            for cell in self.grid.cells
+            if self.states[cell.run_id] == "to run"
         }
         return sum(missing.values()) / self.workers
 
@@ -43,7 +45,9 @@ class Plan:
         )
         for cell in self.grid.cells:
             state = self.states[cell.run_id]
-            time = f"about {duration(self.seconds[cell.row])}" if state == "to run" else ""
+            seconds = self.seconds.get(cell.row)
+            about = "unknown" if seconds is None else f"about {duration(seconds)}"
+            time = about if state == "to run" else ""
             table.add_row(cell.row, str(cell.seed), cell.run_id, state, time)
         console.print(table)
         counts = [list(self.states.values()).count(state) for state in ("done", "to run", "other code")]
@@ -76,12 +80,15 @@ def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:
         configs = {name: grid.row(name).config for name in dict.fromkeys([grid.baseline, *unknown])}
         for name, timed in time_rows(configs, grid.baseline, steps=_TIMED_STEPS)["rows"].items():
             seconds.setdefault(name, timed["ms_per_step"] / 1000 * configs[name].trainer.max_steps)
+        seconds |= {name: None for name in unknown if name not in seconds}  # its steps failed, as its runs may
     return Plan(grid, folder.name, states, seconds, workers)
 
 
-def _known_seconds(cells: tuple[Cell, ...], folder: StudyFolder, states: dict[str, CellState]) -> dict[str, float]:
+def _known_seconds(
+    cells: tuple[Cell, ...], folder: StudyFolder, states: dict[str, CellState]
+) -> dict[str, float | None]:
     """By row, how long the first of its finished runs took."""
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float | None] = {}
     for cell in cells:
         if states[cell.run_id] != "to run" and cell.row not in seconds:
             record = folder.run(cell.run_id).record()

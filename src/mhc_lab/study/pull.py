@@ -13,6 +13,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder, runs_dir
 from mhc_lab.study import child
 from mhc_lab.study.cell import Stopped, record_end, run_cell
@@ -38,10 +39,16 @@ class GridObjective:
     def __call__(self, trial: optuna.Trial) -> float:
         """Validation loss; infinite where the run diverged."""
         self.returned = False
-        trial.set_user_attr("worker", self._worker)
-        self._storage.taken()
         try:
+            trial.set_user_attr("worker", self._worker)
+            self._storage.taken()
             return self._value(trial)
+        except LabError as error:
+            raise RunFailed(str(error)) from error
+        except Stopped:
+            # Politely stopped: another worker of the study, or the next command, takes the cell up.
+            trial.study.enqueue_trial({}, user_attrs={key: trial.user_attrs[key] for key in ("row", "seed", "run_id")})
+            raise
         finally:
             self.returned = True
 

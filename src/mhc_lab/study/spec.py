@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,8 +166,9 @@ def _seeds(seeds: Any, file: Path) -> tuple[int, ...]:
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise LabError(f"seed {seed!r}: seeds are whole numbers from 0 to {MAX_SEED}")
-        if seeds.count(seed) > 1:
-            raise LabError(f"seed {seed} is given twice: each seed is one run a row")
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
+    if twice is not None:
+        raise LabError(f"seed {twice} is given twice: each seed is one run a row")
     return tuple(seeds)
 
 

@@ -42,6 +42,16 @@ def resolve(storage: str, results: Path) -> str:
     return storage.replace("{results}", str(results))
 
 
+def absolute(storage: str) -> str:
+    """An sqlite URL with an absolute path, any other as it is; LabError for sqlite without a file."""
+    if not storage.startswith("sqlite"):
+        return storage
+    file = make_url(storage).database
+    if not file or file == ":memory:":
+        raise LabError(f"--storage {storage}: workers need a file, for example sqlite:///studies.db")
+    return f"sqlite:///{Path(file).absolute()}"
+
+
 def without_password(storage: str) -> str:
     """The form that study.json holds."""
     if storage == DEFAULT_STORAGE:
@@ -122,7 +132,9 @@ class StudyStorage:
 
     def _requeue(self, study: optuna.Study, trial: FrozenTrial) -> None:
         tries = len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) + 1
-        self._retry(study, copy.deepcopy(trial))  # it writes into what it is given
+        again = copy.deepcopy(trial)  # the callback writes into what it is given
+        again.user_attrs = {key: value for key, value in trial.user_attrs.items() if key != "worker"}
+        self._retry(study, again)
         if tries > MAX_RETRIES and self._exhausted is not None:
             self._exhausted(study, trial)
 

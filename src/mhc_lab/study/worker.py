@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from mhc_lab.config.schema import LauncherConfig
+from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError
+from mhc_lab.run_folder import RunFolder, runs_dir
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.signals import handlers
 
@@ -27,20 +28,26 @@ def work(
     study: str,
     *,
     storage: str | None = None,
-    interval: int = LauncherConfig.heartbeat_interval,
-    grace: int = LauncherConfig.heartbeat_grace,
+    interval: int | None = None,
+    grace: int | None = None,
     target: str = DEFAULT_TARGET,
 ) -> None:
     """Run cells of a study that `ablate` has begun, here or on another machine, until none is left.
 
-    `storage` is the Optuna URL, by default that of the study; `interval` and `grace` are the heartbeat's, in seconds.
-    SIGTERM and Ctrl-C end it: the run it has in hand is recorded as killed. Raises LabError for an unknown study.
+    `storage` is the Optuna URL, by default that of the study; `interval` and `grace` are the heartbeat's, in seconds,
+    by default the study's. SIGTERM and Ctrl-C end it: the run it has in hand is recorded as killed, and queued again.
+    Raises LabError for an unknown study.
     """
     from mhc_lab.study.folder import StudyFolder
     from mhc_lab.study.pull import pull
     from mhc_lab.study.storage import resolve
 
-    url = resolve(storage or StudyFolder(results, study).content()["storage"], results)
+    code_fingerprint()  # of the code as it is now: runs are forked from it, whatever is edited meanwhile
+    content = StudyFolder(results, study).content()
+    url = resolve(storage or content["storage"], results)
+    if interval is None or grace is None:
+        launcher = RunFolder(runs_dir(results) / content["cells"][0]["run_id"]).config().launcher
+        interval, grace = interval or launcher.heartbeat_interval, grace or launcher.heartbeat_grace
     stop = threading.Event()
 
     def told(_signal: int, _frame: FrameType | None) -> None:
@@ -64,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mhc_lab.study.worker", description=__doc__)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--study", required=True)
-    parser.add_argument("--interval", type=int, default=LauncherConfig.heartbeat_interval)
-    parser.add_argument("--grace", type=int, default=LauncherConfig.heartbeat_grace)
+    parser.add_argument("--interval", type=int)
+    parser.add_argument("--grace", type=int)
     parser.add_argument("--target", default=DEFAULT_TARGET)
     parser.add_argument("--launched", action="store_true", help="stop when stdin closes")
     options = parser.parse_args(argv)

@@ -33,8 +33,10 @@ def send(folder: RunFolder, state: State, uri: str, results: Path, *, cut_off: b
     that the server took. Raises OSError or MLflow's errors where the server does not answer.
     """
     check_reachable(uri)
-    record = folder.record() or (CUT_OFF if cut_off else None)
     sent = state.servers.get(uri)
+    # A former end that was sent stands until the run is taken up again.
+    ended_before = sent is not None and sent.status is not None
+    record = folder.record() or (CUT_OFF if cut_off and not ended_before else None)
     fresh = sent is None or sent.attempt != state.attempt
     if fresh:
         if sent is not None:
@@ -151,7 +153,7 @@ def _send_end(folder: RunFolder, sent: Sent, uri: str, record: dict[str, Any]) -
         "status": record["status"],
         "diverged": "true" if record["status"] == "diverged" else "false",
         "reason": record.get("reason") or "",
-        "corpus_fingerprint": record.get("corpus_fingerprint", ""),
+        "corpus_fingerprint": record.get("corpus_fingerprint"),
         "code_fingerprint": record.get("code_fingerprint", ""),
     }
     client(uri).log_batch(

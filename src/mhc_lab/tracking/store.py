@@ -47,9 +47,19 @@ def resolve_uri(uri: str, results: Path) -> str:
         return default_uri(results)
     scheme = urlsplit(uri).scheme.split("+")[0]
     file = sqlite_file(uri)
-    if scheme not in (*SERVERS, *DATABASES) or (scheme == "sqlite" and file is None):
+    if scheme not in (*SERVERS, *DATABASES) or (scheme == "sqlite" and file is None) or not _names_a_host(uri):
         raise LabError(f"tracking.uri={uri}: must be http(s)://host:port, sqlite:///file or another database URL")
+    if file is not None and file.is_dir():
+        raise LabError(f"tracking.uri={uri}: {file} is a folder; name a file, for example sqlite:///mlflow.db")
     return f"sqlite:///{file.resolve()}" if file else uri
+
+
+def _names_a_host(uri: str) -> bool:
+    """Whether a server's address has a host and a port that is a number; true for databases."""
+    try:
+        return not is_server(uri) or bool(urlsplit(uri).hostname and (urlsplit(uri).port or True))
+    except ValueError:
+        return False
 
 
 def check_reachable(uri: str) -> None:
@@ -115,4 +125,4 @@ def errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (OSError, MlflowException, SQLAlchemyError)
+    return (OSError, MlflowException, SQLAlchemyError, ImportError)  # the last: a database without its driver

@@ -6,6 +6,8 @@ python -m mhc_lab.training.run <folder> [--progress]
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ import torch
 from filelock import Timeout
 from lightning import Trainer
 
+from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, EXIT_RUNS_FAILED, LabError
@@ -45,8 +48,11 @@ from mhc_lab.training.module import ResidualLM
 from mhc_lab.training.record import Measured, build_record
 from mhc_lab.training.strategy import accelerator, global_rank, ranks, threads, trainer_arguments
 
+code_fingerprint()  # of the code as it is imported: what a record is stamped with, whatever is edited meanwhile
+
 EXIT_INTERRUPTED = 130  # as shells have it
 REASON_LENGTH = 300
+STOP_SECONDS = 20  # that several processes get to record their end
 
 
 def run(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
@@ -90,19 +96,26 @@ def launch(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
     accelerator(config.trainer)
     started = datetime.now(UTC)
     command = [sys.executable, "-m", "mhc_lab.training.run", str(folder.path), *(["--progress"] if progress else [])]
-    with subprocess.Popen(command) as process:
+    # A session of its own, so that what hangs can be ended whole.
+    with subprocess.Popen(command, start_new_session=True) as process:
         try:
             with interruptible():
                 code = process.wait()
         except Killed:
             process.terminate()
-            code = process.wait()
+            try:
+                code = process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                code = process.wait()
     record = folder.record()
     if code == EXIT_INPUT:
         raise LabError(f"{folder.path}: could not be run; the reason stands above")
     if record is None:
         record = build_record(folder, config, Measured(started), "failed", f"its process ended with code {code}")
         folder.write_record(record)
+        if config.tracking.backend == "mlflow":
+            mlflow.push(folder)
     return record
 
 
@@ -165,7 +178,12 @@ class _Attempt:
         self.trainer.fit(module, datamodule=data)
 
     def close(self, status: Status, reason: str | None) -> dict[str, Any]:
-        """Write the record, unless another rank was first to say why they all fail: the others see its end only."""
+        """Write the record, unless another rank was first to say why they all fail: the others see its end only.
+
+        An attempt that ended before it had replaced anything leaves a former result as it is.
+        """
+        if not self._cleared and self.folder.ended():
+            return build_record(self.folder, self.config, self.measured, status, reason)
         self._clear()
         failed = status in ("failed", "killed")
         earlier = self.folder.record() if failed else None

@@ -19,7 +19,11 @@ PRECISION = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
 def accelerator(config: TrainerConfig) -> str:
-    """ "cpu" or "gpu"; LabError where the GPUs that were asked for are not there."""
+    """ "cpu" or "gpu"; LabError where the GPUs or nodes that were asked for are not there."""
+    if config.num_nodes > 1 and not (TorchElasticEnvironment.detect() or SLURMEnvironment.detect()):
+        raise LabError(
+            f"trainer.num_nodes={config.num_nodes}: start the run on every node, with torchrun or SLURM's srun"
+        )
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.accelerator == "cpu" or (config.accelerator == "auto" and not present):
         return "cpu"

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, LabError
@@ -37,7 +38,7 @@ def time_rows(configs: Mapping[str, RunConfig], baseline: str, *, steps: int) ->
     precision, built as in a run. `ms_per_step` is the median, `ms_ratio` the median of the ratios of pairs that ran
     one after the other; the baseline's own, against a second copy of itself, shows the noise. Content of timing.json:
     {"baseline", "device", "threads", "rows": {row: {"ms_per_step", "ms_ratio", "samples"}}}. Raises LabError for a
-    corpus or device that is not there; a row that runs out of memory raises as in a run.
+    corpus or device that is not there. A row whose steps fail is left out, with a warning.
     """
     trainer = configs[baseline].trainer
     device = accelerator(trainer)
@@ -45,8 +46,11 @@ def time_rows(configs: Mapping[str, RunConfig], baseline: str, *, steps: int) ->
     reference = _Stepper(configs[baseline], device)
     rows = {}
     for name, config in configs.items():
-        row = _Stepper(config, device)
-        pairs = list(_pairs(reference, row, steps))
+        try:
+            pairs = list(_pairs(reference, _Stepper(config, device), steps))
+        except (RuntimeError, MemoryError) as error:  # out of memory, mostly: the other rows are still worth their time
+            print(f"warning: row '{name}' could not be timed: {type(error).__name__}: {error}", file=sys.stderr)
+            continue
         rows[name] = {
             "ms_per_step": statistics.median(own for _, own in pairs),
             "ms_ratio": statistics.median(own / base for base, own in pairs),
@@ -74,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for row, timed in timing["rows"].items():
             timed["run_id"] = run_ids[row]
+        timing["code_fingerprint"] = code_fingerprint()
         write_json(study / "timing.json", timing)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
