@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mhc_lab.config.schema import ResidualConfig
 
 ENTRY_POINT_GROUP = "mhc_lab.variants"
-MODES = ("dynamic", "static", "fixed")
 TOGGLES = ("h_pre", "h_post", "h_res")
 COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "stream_dtype"})
 MAPPING_FIELDS = frozenset({"alpha_init", "phi_std", "b_pre_home", "b_pre_away", "h_post_home", "h_post_away"})
@@ -114,7 +113,7 @@ def register_constraint(
     _refuse_taken(name, target, _CONSTRAINTS)
     former = _VARIANTS.get(variant or name)
     if former is not None and former.constraint != name:
-        raise LabError(f"'{former.name}' is registered already: give the plugin's variant another name")
+        raise _taken(former.name)
     _CONSTRAINTS[name] = ConstraintEntry(name, target, frozenset(fields), summary)
     _VARIANTS[variant or name] = Variant(
         variant or name,
@@ -198,7 +197,11 @@ def check_write(config: ResidualConfig) -> None:
 def _refuse_taken(name: str, target: str | type, table: Mapping[str, ConstraintEntry | Variant]) -> None:
     """A name stands for one implementation; the same file may be loaded again from a run folder."""
     if name in table and source(table[name].target) != source(target):
-        raise LabError(f"'{name}' is registered already: give the plugin's variant another name")
+        raise _taken(name)
+
+
+def _taken(name: str) -> LabError:
+    return LabError(f"'{name}' is registered already: give the plugin's variant another name")
 
 
 def load_plugin(path: str | Path) -> None:

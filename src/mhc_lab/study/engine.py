@@ -163,7 +163,7 @@ def run_cells(
 
 def enqueue(storage: StudyStorage, study: optuna.Study, missing: Sequence[Cell]) -> None:
     """Queue a trial for each missing run that none stands for, and close those that wait for another."""
-    wanted = {cell.run_id: cell for cell in reversed(missing)}
+    wanted = {cell.run_id for cell in missing}
     with storage.taking():
         storage.reap(study)
         for trial in trials(study, TrialState.WAITING):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
-import logging
 import os
 import socket
 import warnings
@@ -32,8 +31,6 @@ _HIDDEN = "***"  # what SQLAlchemy writes for a password
 
 StaleTrial = Callable[["optuna.Study", FrozenTrial], None]
 
-logger = logging.getLogger(__name__)
-
 
 def resolve(storage: str, results: Path) -> str:
     """The URL to connect to, from the form that study.json holds."""
@@ -46,10 +43,10 @@ def absolute(storage: str) -> str:
     """An sqlite URL with an absolute path, any other as it is; LabError for sqlite without a file."""
     if not storage.startswith("sqlite"):
         return storage
-    file = make_url(storage).database
-    if not file or file == ":memory:":
+    url = make_url(storage)
+    if not url.database or url.database == ":memory:":
         raise LabError(f"--storage {storage}: workers need a file, for example sqlite:///studies.db")
-    return f"sqlite:///{Path(file).absolute()}"
+    return url.set(database=str(Path(url.database).absolute())).render_as_string(hide_password=False)
 
 
 def without_password(storage: str) -> str:
