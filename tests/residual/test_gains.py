@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mhc_lab.residual.gains import amax_gains, composite_gains, doubly_stochastic_error, stream_spread
+from mhc_lab.residual.gains import amax_gains, composites, doubly_stochastic_error, stream_spread
 
 
 def test_amax_is_of_sums_not_of_absolute_values() -> None:
@@ -19,10 +19,10 @@ def test_gains_are_averaged_over_tokens_after_the_maximum() -> None:
 
 def test_composites_run_to_the_output_with_the_deepest_layer_on_the_left() -> None:
     first, second = torch.tensor([[[1.0, 1.0], [0.0, 1.0]]]), torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
-    forward, backward = composite_gains([first, second])
-    product = second[0] @ first[0]
-    assert forward == [float(product.sum(-1).max()), 2.0] == [4.0, 2.0]
-    assert backward == [float(product.sum(-2).max()), 2.0] == [3.0, 2.0]
+    whole, last = composites([first, second])
+    assert torch.equal(whole[0].float(), second[0] @ first[0])
+    assert torch.equal(last, second.double())
+    assert amax_gains(whole) == (4.0, 3.0)
 
 
 def test_doubly_stochastic_error() -> None:

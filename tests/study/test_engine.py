@@ -137,9 +137,11 @@ def test_study_json_has_what_reports_read(lab):
     assert content["storage"] == "sqlite:///{results}/runs/studies.db"
     assert content["overrides"] == ["data=synthetic", "trainer.max_steps=5"]
     assert content["baseline"] == "identity"
-    assert content["control"] is None
     assert content["rows"][0] == {
         "row": "identity",
+        "overrides": ["residual=identity"],
+        "baseline": "identity",
+        "control": False,
         "variant": "identity",
         "h_res": "fixed",
         "h_pre": "fixed",

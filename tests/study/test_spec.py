@@ -42,7 +42,7 @@ def test_a_grid_is_rows_times_seeds_in_the_order_of_the_file(tmp_path):
     ]
     assert [cell.config.seed for cell in grid.cells] == [0, 1] * 4
     assert len({cell.run_id for cell in grid.cells}) == 8
-    assert (grid.name, grid.title, grid.baseline, grid.control) == ("two", "Two rows", "identity", "control")
+    assert (grid.name, grid.title, grid.baseline) == ("two", "Two rows", "identity")
     assert [row.paper_loss_gap for row in grid.rows] == [0.0, None, -0.02, None]
 
 
@@ -80,7 +80,7 @@ def test_the_control_arm_is_another_run_than_the_baseline(tmp_path):
         ({"rows": {"identity": {"overrides": ["seed=3"]}}}, "seed=3: the seeds of a grid are given with --seeds"),
         ({"rows": {True: {}}}, "row True: a row's name is letters"),
         ({"rows": {"a b": {}}}, "row 'a b': a row's name is letters"),
-        ({"rows": {"identity": {"overrides": ["control=true"]}, "b": {"overrides": ["control=true"]}}}, "only one row"),
+        ({"rows": {**GOOD["rows"], "b": {"overrides": ["control=true"]}}}, "only one row"),
         ({"seeds": []}, "seeds must be a list of at least one"),
         ({"seeds": "absent"}, "seeds must be a list of at least one"),
         ({"seeds": 5}, "seeds must be a list of at least one"),
@@ -122,7 +122,7 @@ def test_an_unknown_grid_names_the_nearest(tmp_path):
 def test_the_shipped_grids(name):
     grid = load_grid(name)
     assert grid.baseline == "identity"
-    assert grid.control == "control"
+    assert [row.name for row in grid.rows if row.config.control] == ["control"]
     assert grid.seeds == (0, 1, 2, 3, 4)
     assert len({cell.run_id for cell in grid.cells}) == len(grid.cells)
 
@@ -146,3 +146,29 @@ def test_nothing_heavy_is_imported():
     heavy = "{'torch', 'lightning', 'mlflow', 'optuna'}"
     code = f"import sys, mhc_lab.study.spec, mhc_lab.study.status; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_rows_may_be_measured_from_a_baseline_of_their_own(tmp_path):
+    rows = {
+        "identity": {"overrides": ["residual=identity"]},
+        "mhc": {"overrides": ["residual=mhc"]},
+        "small": {"overrides": ["residual=identity", "model.dim=32"], "baseline": "small"},
+        "small_mhc": {"overrides": ["residual=mhc", "model.dim=32"], "baseline": "small"},
+    }
+    grid = load_grid(_write(tmp_path, rows=rows))
+    assert [row.baseline for row in grid.rows] == ["identity", "identity", "small", "small"]
+    rows["small_mhc"]["baseline"] = "smal"
+    with pytest.raises(LabError, match="baseline 'smal' is not a row; did you mean 'small'"):
+        load_grid(_write(tmp_path, rows=rows))
+    rows["small_mhc"]["baseline"] = "mhc"
+    with pytest.raises(LabError, match="baseline 'mhc' has another baseline itself"):
+        load_grid(_write(tmp_path, rows=rows))
+
+
+def test_each_baseline_has_its_own_control_arm(tmp_path):
+    rows = {**GOOD["rows"], "small": {"overrides": ["residual=identity", "model.dim=32"], "baseline": "small"}}
+    control = {"overrides": ["residual=identity", "model.dim=32", "control=true"]}
+    grid = load_grid(_write(tmp_path, rows={**rows, "small_control": {**control, "baseline": "small"}}))
+    assert [row.baseline for row in grid.rows if row.config.control] == ["identity", "small"]
+    with pytest.raises(LabError, match="only one row can be the control arm, but control, small_control"):
+        load_grid(_write(tmp_path, rows={**rows, "small_control": control}))

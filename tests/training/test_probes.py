@@ -19,6 +19,9 @@ def test_a_probe_has_a_value_a_layer(variant, streams, tiny):
     for name in ("gain_forward", "gain_backward", "composite_gain_forward", "composite_gain_backward", "spread"):
         assert len(found[name]) == 4
     assert torch.tensor(found["h_res"]).shape == (4, streams, streams)
+    composites = torch.tensor(found["h_res_composite"])
+    assert composites.shape == (4, streams, streams)
+    assert torch.allclose(composites[-1], torch.tensor(found["h_res"][-1]))
     assert summary(found)["gain_forward"] == pytest.approx(1.0, abs=0.01)
 
 

@@ -9,8 +9,8 @@ from mhc_lab.training import timing
 
 def test_every_row_is_timed_beside_the_baseline(tiny):
     configs = {"identity": tiny("residual=identity"), "mhc": tiny("residual=mhc")}
-    found = timing.time_rows(configs, "identity", steps=15)
-    assert found["baseline"] == "identity"
+    found = timing.time_rows(configs, dict.fromkeys(configs, "identity"), steps=15)
+    assert {row["baseline"] for row in found["rows"].values()} == {"identity"}
     assert list(found["rows"]) == ["identity", "mhc"]
     assert all(row["samples"] == 15 and row["ms_per_step"] > 0 for row in found["rows"].values())
     # The same work takes about the same time; a connection with Sinkhorn in every layer takes more.
@@ -20,7 +20,7 @@ def test_every_row_is_timed_beside_the_baseline(tiny):
 
 def test_bf16_rows_are_timed(tiny):
     configs = {"identity": tiny("residual=identity", "trainer.precision=bf16-mixed")}
-    assert timing.time_rows(configs, "identity", steps=2)["rows"]["identity"]["ms_per_step"] > 0
+    assert timing.time_rows(configs, dict.fromkeys(configs, "identity"), steps=2)["rows"]["identity"]["ms_per_step"] > 0
 
 
 def test_a_row_that_cannot_be_timed_costs_the_others_nothing(tiny, monkeypatch, capsys):
@@ -33,7 +33,7 @@ def test_a_row_that_cannot_be_timed_costs_the_others_nothing(tiny, monkeypatch, 
 
     monkeypatch.setattr(timing, "build_model", out_of_memory)
     configs = {name: tiny(f"residual={name}") for name in ("identity", "mhc", "hc")}
-    assert list(timing.time_rows(configs, "identity", steps=2)["rows"]) == ["identity", "hc"]
+    assert list(timing.time_rows(configs, dict.fromkeys(configs, "identity"), steps=2)["rows"]) == ["identity", "hc"]
     assert "row 'mhc' could not be timed: MemoryError" in capsys.readouterr().err
 
 
@@ -43,7 +43,9 @@ def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
     study = tmp_path / "mine"
     study.mkdir()
     run_ids = {name: row.run_id for name, row in rows.items()}
-    (study / "study.json").write_text(json.dumps({"baseline": "identity", "timing_config": run_ids}))
+    (study / "study.json").write_text(
+        json.dumps({"rows": [{"row": name, "baseline": "identity"} for name in rows], "timing_config": run_ids})
+    )
     assert timing.main([str(study)]) == 0
     written = json.loads((study / "timing.json").read_text())
     assert {name: row["run_id"] for name, row in written["rows"].items()} == run_ids

@@ -58,8 +58,7 @@ class Study:
 
     @property
     def control(self) -> str | None:
-        row: str | None = self.spec["control"]
-        return row
+        return next((row["row"] for row in self.spec["rows"] if row["control"]), None)
 
     def row_cells(self, row: str) -> pd.DataFrame:
         """The cells of one row, in order of their seeds."""

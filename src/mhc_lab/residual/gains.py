@@ -18,17 +18,13 @@ def amax_gains(matrix: Tensor) -> tuple[float, float]:
     return float(forward), float(backward)
 
 
-def composite_gains(matrices: Sequence[Tensor]) -> tuple[list[float], list[float]]:
-    """H_res of each layer, [..., n, n] -> gains of prod_{i=l}^{L-1} H_i, from each start layer l on (Eq. 4)."""
-    forward, backward = [], []
-    product = None
+def composites(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """H_res of each layer, [..., n, n] -> prod_{i=l}^{L-1} H_i for each start layer l, deepest on the left (Eq. 4)."""
+    products: list[Tensor] = []
     for matrix in reversed(matrices):
         # fp64: an unconstrained product passes 1e4 within a few layers.
-        product = matrix.double() if product is None else product @ matrix.double()
-        gain_forward, gain_backward = amax_gains(product)
-        forward.append(gain_forward)
-        backward.append(gain_backward)
-    return forward[::-1], backward[::-1]
+        products.append(products[-1] @ matrix.double() if products else matrix.double())
+    return products[::-1]
 
 
 def doubly_stochastic_error(matrix: Tensor) -> float:

@@ -88,7 +88,6 @@ class StudyFolder:
             "grid": grid.origin,
             "title": grid.title,
             "baseline": grid.baseline,
-            "control": grid.control,
             "command": command,
             "created": stored["created"] if stored else datetime.datetime.now(datetime.UTC).isoformat(),
             "overrides": lasting(grid.overrides),
@@ -129,6 +128,9 @@ def _row_entry(row: Row) -> dict[str, Any]:
     modes = {toggle: registry.mode(residual, toggle) for toggle in ("h_res", "h_pre", "h_post")}
     return {
         "row": row.name,
+        "overrides": list(row.overrides),
+        "baseline": row.baseline,
+        "control": row.config.control,
         "variant": residual.variant,
         **modes,
         "streams": registry.stream_count(residual),

@@ -77,8 +77,10 @@ def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:
     if unknown:
         from mhc_lab.training.timing import time_rows
 
-        configs = {name: grid.row(name).config for name in dict.fromkeys([grid.baseline, *unknown])}
-        for name, timed in time_rows(configs, grid.baseline, steps=_TIMED_STEPS)["rows"].items():
+        baselines = {row.name: row.baseline for row in grid.rows}
+        needed = dict.fromkeys([*(baselines[name] for name in unknown), *unknown])
+        configs = {name: grid.row(name).config for name in needed}
+        for name, timed in time_rows(configs, baselines, steps=_TIMED_STEPS)["rows"].items():
             seconds.setdefault(name, timed["ms_per_step"] / 1000 * configs[name].trainer.max_steps)
         seconds |= {name: None for name in unknown if name not in seconds}  # its steps failed, as its runs may
     return Plan(grid, folder.name, states, seconds, workers)

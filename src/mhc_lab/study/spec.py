@@ -8,6 +8,7 @@ overrides: [trainer.max_steps=200]  # shared by all rows; keys that a row's vari
 rows:
   identity: {overrides: [residual=identity], paper_loss_gap: 0.0}
   mhc: {overrides: [residual=mhc]}
+  small: {overrides: [residual=identity, model.dim=32], baseline: small}   # a row may name a baseline of its own
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, nearest
 
 _GRID_KEYS = ("title", "baseline", "seeds", "overrides", "rows")
-_ROW_KEYS = ("overrides", "paper_loss_gap")
+_ROW_KEYS = ("overrides", "baseline", "paper_loss_gap")
 _ROW_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: its configuration (of seed 0) and the gap that the paper gives for it, if any."""
+    """A line of the table: its configuration (of seed 0), the row that its gap is measured from, and the gap that the
+    paper gives for it, if any."""
 
     name: str
     overrides: tuple[str, ...]
+    baseline: str
     config: RunConfig
     paper_loss_gap: float | None
 
@@ -57,13 +60,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid file resolved; `overrides` are the shared ones, the command line's last. Rows keep the file's order."""
+    """A grid file resolved; `overrides` are the shared ones, the command line's last. Rows keep the file's order.
+
+    `baseline` is that of all rows that name none of their own.
+    """
 
     name: str
     origin: str
     title: str
     baseline: str
-    control: str | None
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
     overrides: tuple[str, ...]
@@ -91,24 +96,18 @@ def load_grid(
     for override in shared:
         _refuse_seed(override)
     chosen_seeds = _seeds(list(seeds) if seeds is not None else content.get("seeds"), file)
-    rows = _rows(content.get("rows"), shared, file, config_dir)
-    names = [row.name for row in rows]
-
     baseline = content.get("baseline")
+    rows = _rows(content.get("rows"), str(baseline), shared, file, config_dir)
+    names = [row.name for row in rows]
     if baseline not in names:
         hint = f"; {nearest(str(baseline), names)}" if baseline is not None else ", for example baseline: identity"
         raise LabError(f"{file}: baseline must name one of the rows{hint}")
-    controls = [row.name for row in rows if row.config.control]
-    if len(controls) > 1:
-        raise LabError(f"{file}: only one row can be the control arm, but {', '.join(controls)} have control=true")
-    if baseline in controls:
-        raise LabError(f"{file}: the baseline '{baseline}' cannot be the control arm: remove its control=true")
+    _check_baselines(rows, file)
     return Grid(
         name=file.stem,
         origin=name_or_path,
         title=str(content.get("title", file.stem)),
         baseline=str(baseline),
-        control=controls[0] if controls else None,
         rows=rows,
         seeds=chosen_seeds,
         overrides=shared,
@@ -128,13 +127,33 @@ def _find(name_or_path: str, config_dir: Path | None) -> Path:
     return known[name_or_path]
 
 
-def _rows(content: Any, shared: Sequence[str], file: Path, config_dir: Path | None) -> tuple[Row, ...]:
+def _rows(content: Any, baseline: str, shared: Sequence[str], file: Path, config_dir: Path | None) -> tuple[Row, ...]:
     if not isinstance(content, dict) or not content:
         raise LabError(f"{file}: rows must be a mapping of at least one row, name: {{overrides: [...]}}")
-    return tuple(_row(name, value, shared, file, config_dir) for name, value in content.items())
+    return tuple(_row(name, value, baseline, shared, file, config_dir) for name, value in content.items())
 
 
-def _row(name: Any, content: Any, shared: Sequence[str], file: Path, config_dir: Path | None) -> Row:
+def _check_baselines(rows: Sequence[Row], file: Path) -> None:
+    """Each row's baseline is a row that is its own baseline, not a control arm, and has one control arm at most."""
+    by_name = {row.name: row for row in rows}
+    for row in rows:
+        where = f"{file}: row '{row.name}': baseline '{row.baseline}'"
+        if row.baseline not in by_name:
+            raise LabError(f"{where} is not a row; {nearest(row.baseline, list(by_name))}")
+        if by_name[row.baseline].baseline != row.baseline:
+            raise LabError(f"{where} has another baseline itself; give it baseline: {row.baseline}")
+    controls: dict[str, str] = {}
+    for row in rows:
+        if row.config.control and row.baseline == row.name:
+            raise LabError(f"{file}: the baseline '{row.name}' cannot be the control arm: remove its control=true")
+        if row.config.control and controls.setdefault(row.baseline, row.name) != row.name:
+            raise LabError(
+                f"{file}: only one row can be the control arm, but {controls[row.baseline]}, {row.name} "
+                f"have control=true"
+            )
+
+
+def _row(name: Any, content: Any, baseline: str, shared: Sequence[str], file: Path, config_dir: Path | None) -> Row:
     if not isinstance(name, str) or not _ROW_NAME.fullmatch(name):
         raise LabError(f"{file}: row {name!r}: a row's name is letters, digits and _ . + -, and starts with a letter")
     where = f"{file}: row '{name}'"
@@ -151,7 +170,8 @@ def _row(name: Any, content: Any, shared: Sequence[str], file: Path, config_dir:
         config = compose(own, shared=shared, config_dir=config_dir)
     except LabError as error:
         raise LabError(f"{where}: {error}") from error
-    return Row(name, own, config, None if gap is None else float(gap))
+    own_baseline = str(content.get("baseline", baseline))
+    return Row(name, own, own_baseline, config, None if gap is None else float(gap))
 
 
 def _cell(row: Row, seed: int) -> Cell:

@@ -31,32 +31,36 @@ STEPS = 20  # pairs a row, in the timing pass of a study
 BATCHES = 4  # real ones, taken in turn
 
 
-def time_rows(configs: Mapping[str, RunConfig], baseline: str, *, steps: int) -> dict[str, Any]:
-    """Time `steps` training steps of every row, each beside one of the baseline.
+def time_rows(configs: Mapping[str, RunConfig], baselines: Mapping[str, str], *, steps: int) -> dict[str, Any]:
+    """Time `steps` training steps of every row, each beside one of its baseline's, `baselines[row]`.
 
-    A step is forward, backward, clipping and optimizer on one device of the baseline's config, in the row's own
+    A step is forward, backward, clipping and optimizer on one device of the first row's config, in the row's own
     precision, built as in a run. `ms_per_step` is the median, `ms_ratio` the median of the ratios of pairs that ran
     one after the other; the baseline's own, against a second copy of itself, shows the noise. Content of timing.json:
-    {"baseline", "device", "threads", "rows": {row: {"ms_per_step", "ms_ratio", "samples"}}}. Raises LabError for a
+    {"device", "threads", "rows": {row: {"baseline", "ms_per_step", "ms_ratio", "samples"}}}. Raises LabError for a
     corpus or device that is not there. A row whose steps fail is left out, with a warning.
     """
-    trainer = configs[baseline].trainer
+    trainer = next(iter(configs.values())).trainer
     device = accelerator(trainer)
     torch.set_num_threads(threads(trainer))
-    reference = _Stepper(configs[baseline], device)
+    references: dict[str, _Stepper] = {}
     rows = {}
     for name, config in configs.items():
+        baseline = baselines[name]
+        if baseline not in references:
+            references[baseline] = _Stepper(configs[baseline], device)
         try:
-            pairs = list(_pairs(reference, _Stepper(config, device), steps))
+            pairs = list(_pairs(references[baseline], _Stepper(config, device), steps))
         except (RuntimeError, MemoryError) as error:  # out of memory, mostly: the other rows are still worth their time
             print(f"warning: row '{name}' could not be timed: {type(error).__name__}: {error}", file=sys.stderr)
             continue
         rows[name] = {
+            "baseline": baseline,
             "ms_per_step": statistics.median(own for _, own in pairs),
             "ms_ratio": statistics.median(own / base for base, own in pairs),
             "samples": len(pairs),
         }
-    return {"baseline": baseline, "device": device_name(trainer), "threads": threads(trainer), "rows": rows}
+    return {"device": device_name(trainer), "threads": threads(trainer), "rows": rows}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = runs_dir(study.parent)
         timing = time_rows(
             {row: RunFolder(runs / run_id).config() for row, run_id in run_ids.items()},
-            content["baseline"],
+            {row["row"]: row["baseline"] for row in content["rows"]},
             steps=STEPS,
         )
         for row, timed in timing["rows"].items():

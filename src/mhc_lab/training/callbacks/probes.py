@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from mhc_lab.models.stack import LayerTrace
-from mhc_lab.residual.gains import amax_gains, composite_gains, doubly_stochastic_error
+from mhc_lab.residual.gains import amax_gains, composites, doubly_stochastic_error
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.training.callbacks.metrics import append_line
 from mhc_lab.training.clock import StepClock
@@ -32,18 +32,20 @@ def largest_spread(layers: list[LayerTrace]) -> float:
 
 
 def curves(layers: list[LayerTrace]) -> dict[str, Any]:
-    """What gains.jsonl holds of one probe: one value a layer, or a start layer; h_res as token means."""
+    """What gains.jsonl holds of one probe: one value a layer, or a start layer; matrices as token means (Fig. 8)."""
     matrices = [layer.h_res for layer in layers]
-    forward, backward = zip(*(amax_gains(matrix) for matrix in matrices), strict=True)
-    composite_forward, composite_backward = composite_gains(matrices)
+    products = composites(matrices)
+    forward, backward = zip(*map(amax_gains, matrices), strict=True)
+    composite_forward, composite_backward = zip(*map(amax_gains, products), strict=True)
     return {
         "gain_forward": list(forward),
         "gain_backward": list(backward),
-        "composite_gain_forward": composite_forward,
-        "composite_gain_backward": composite_backward,
+        "composite_gain_forward": list(composite_forward),
+        "composite_gain_backward": list(composite_backward),
         "ds_error": [doubly_stochastic_error(matrix) for matrix in matrices],
         "spread": [layer.spread for layer in layers],
-        "h_res": [matrix.flatten(0, -3).mean(0).tolist() for matrix in matrices],
+        "h_res": [_token_mean(matrix) for matrix in matrices],
+        "h_res_composite": [_token_mean(product) for product in products],
     }
 
 
@@ -51,6 +53,12 @@ def summary(found: dict[str, Any]) -> dict[str, float]:
     """The maxima over layers that metrics.jsonl and the record hold."""
     names = ("gain_forward", "gain_backward", "composite_gain_forward", "composite_gain_backward", "ds_error")
     return {name: max(found[name]) for name in names} | {"stream_spread": max(found["spread"])}
+
+
+def _token_mean(matrix: Tensor) -> list[list[float]]:
+    """[..., n, n] -> n rows of n."""
+    mean: list[list[float]] = matrix.flatten(0, -3).mean(0).tolist()
+    return mean
 
 
 class Probes(Callback):
