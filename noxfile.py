@@ -1,4 +1,4 @@
-"""One command each: `nox -s demo`, `nox -s tests`, `nox -s lint`, `nox -s types`."""
+"""One command each: `nox -s demo`, `nox -s tests`; `nox -l` lists them all."""
 
 from __future__ import annotations
 
@@ -45,3 +45,17 @@ def types(session: nox.Session) -> None:
     """mypy --strict over the package."""
     install(session, "types")
     session.run("mypy")
+
+
+@nox.session
+def statistics(session: nox.Session) -> None:
+    """The tests and intervals of a table on simulated studies whose truth is known, into results/statistics."""
+    install(session, "test")
+    session.run("python", "tests/report/simulation.py", *session.posargs)
+
+
+@nox.session
+def export_speed(session: nox.Session) -> None:
+    """How long exports of 1,000 generated runs take, into results/speed; fails past the limits."""
+    install(session)
+    session.run("python", "tests/report/speed.py", "results/speed", *session.posargs)
