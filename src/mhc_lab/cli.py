@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -135,17 +134,52 @@ def status(
 
 @app.command()
 def export(
-    study: Annotated[str, typer.Argument(help="Name of a study.", show_default=False)],
+    studies: Annotated[list[str], typer.Argument(help="Studies; of several, one table.", show_default=False)],
     formats: Annotated[
-        str, typer.Option("--format", help="Any of md, latex, csv, svg, with commas.")
-    ] = "md,latex,csv,svg",
+        str,
+        typer.Option("--format", help="Any of md, latex, csv (tables), svg, png (figures), html (all on one page)."),
+    ] = "md,latex,csv,svg,png,html",
+    baseline: Annotated[str | None, typer.Option(help="Row to measure gaps from; default: that of the grid.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Test for equivalence within this margin, and for no worse (nats per token).")
+    ] = None,
+    gap: Annotated[
+        list[float] | None, typer.Option(help="Say how many seeds tell this gap from noise (nats per token).")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a cell has no result.")] = False,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Take runs of different corpora or code together.")
+    ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
     results: Results = Path("results"),
 ) -> None:
-    """Write a study's table, figure and provenance into its folder."""
+    """Write tables, figures and a page that can be sent around: mhc-lab export table1"""
+    from mhc_lab.command import command_line
     from mhc_lab.report import export
 
-    for path in export(results, study, formats.split(","), shlex.join(["mhc-lab", *sys.argv[1:]])):
+    chosen = formats.split(",")
+    if open_page and "html" not in chosen:
+        raise LabError("--open shows the page: add html to --format")
+    done = export(
+        results,
+        studies,
+        chosen,
+        baseline=baseline,
+        margin=margin,
+        **({"gaps": gap} if gap else {}),
+        allow_mixed=allow_mixed,
+        command=command_line(),
+    )
+    for path in done.paths:
         typer.echo(path)
+    for line in done.absent:
+        typer.echo(f"not drawn: {line}")
+    for line in done.warnings:
+        typer.echo(f"warning: {line}", err=True)
+    if open_page:
+        _open(next(path for path in done.paths if path.suffix == ".html"))
+    if strict and not done.complete:
+        raise RunsFailed("some cells have no result, and --strict asks for all of them")
 
 
 @app.command()
@@ -245,6 +279,13 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
         raise KeyboardInterrupt
     if record["status"] == "failed":
         raise RunsFailed(f"{folder.path}: failed: {record['reason']}")
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        typer.echo(f"no browser was found: open {page} in yours", err=True)
 
 
 def _check_code(folder: RunFolder, keep: bool) -> None:

@@ -115,9 +115,14 @@ def runs_dir(results: Path) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Write then rename, so that a reader never sees half a file."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_whole` does."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content)
         scratch.replace(path)
     except OSError:
         scratch.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,8 +136,48 @@ def test_export(studied: tuple[Path, str]) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "results/grid/table.csv" in ended.stdout
     head, *rows = (study / "table.csv").read_text().splitlines()
-    assert head.startswith("row,variant,h_res,h_pre,h_post,streams,seeds,val_loss")
+    assert head.startswith("row,baseline,variant,h_res,h_pre,h_post,streams,cells,seeds,val_loss")
     assert [row.split(",")[0] for row in rows] == ["identity", "mhc"]
+
+
+def test_export_of_everything_measured_from_another_row(studied: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(studied[0] / "results", tmp_path / "results")
+    ended = mhc_lab("export", "grid", "--baseline", "mhc", "--margin", "0.5", "--gap", "0.03", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    told = ended.stdout.splitlines()
+    for path in ("table.md", "table.tex", "table.csv", "figures/loss_gap.svg", "figures/gains.png", "report.html"):
+        assert f"results/grid/{path}" in told
+        assert (tmp_path / "results" / "grid" / path).stat().st_size
+    assert ended.stderr == ""
+    table = (tmp_path / "results" / "grid" / "table.md").read_text()
+    assert "Loss gap: row − mhc" in table
+    assert "within ±0.5" in table
+
+
+def test_export_of_a_study_that_lacks_a_run(studied: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(studied[0] / "results", tmp_path / "results")
+    next((tmp_path / "results" / "runs").glob("mhc-*/record.json")).unlink()
+    ended = mhc_lab("export", "grid", "--format", "md", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "warning: 1 of 4 cells have no result (1 not run), in rows mhc\n")
+    assert "1 of 2" in (tmp_path / "results" / "grid" / "table.md").read_text()
+    strict = mhc_lab("export", "grid", "--format", "md", "--strict", cwd=tmp_path)
+    assert strict.returncode == 3
+    assert "--strict" in strict.stderr
+
+
+def test_export_refuses_what_cannot_be_compared(studied: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(studied[0] / "results", tmp_path / "results")
+    record = next((tmp_path / "results" / "runs").glob("mhc-*/record.json"))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "corpus_fingerprint": "another"}))
+    refused = mhc_lab("export", "grid", "--format", "md", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "the runs differ in corpus_fingerprint" in refused.stderr
+    assert "--allow-mixed" in refused.stderr
+    taken = mhc_lab("export", "grid", "--format", "md", "--allow-mixed", cwd=tmp_path)
+    assert taken.returncode == 0
+    assert "warning: the runs differ in corpus_fingerprint" in taken.stderr
+    unknown = mhc_lab("export", "grid", "--baseline", "identiy", cwd=tmp_path)
+    assert (unknown.returncode, "did you mean 'identity'" in unknown.stderr) == (2, True)
 
 
 def test_sync_has_nothing_left_to_send(studied: tuple[Path, str]) -> None:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from mhc_lab.config.compose import to_dict
+from mhc_lab.config.schema import ResidualConfig, RunConfig
+from mhc_lab.report.figures.plot import Absent, Plot
+from mhc_lab.report.figures.style import drawing, panels
+from mhc_lab.report.frame import load
+from mhc_lab.report.layout import lay_out
+from mhc_lab.report.page import render
+from mhc_lab.report.provenance import provenance
+from mhc_lab.report.summary import summarize
 
 MODES = ("h_res", "h_pre", "h_post")
 
@@ -26,7 +38,6 @@ class StudyMaker:
             "grid": name,
             "title": "Residual variants at nano scale",
             "baseline": "identity",
-            "control": None,
             "command": f"mhc-lab ablate {name}",
             "created": "2026-01-01T00:00:00+00:00",
             "overrides": ["trainer.max_steps=50"],
@@ -45,11 +56,16 @@ class StudyMaker:
         streams: int = 4,
         paper: float | None = None,
         variant: str | None = None,
+        baseline: str | None = None,
         **changes: Any,
     ) -> StudyMaker:
-        """`modes` are the first letters of those of h_res, h_pre, h_post; `changes` go into every record."""
+        """`modes` are the first letters of those of h_res, h_pre, h_post; `changes` go into every record.
+
+        A row named control is a control arm.
+        """
         names = {"d": "dynamic", "s": "static", "f": "fixed"}
         line = {"row": row, "variant": variant or row} | dict(zip(MODES, (names[m] for m in modes), strict=True))
+        line |= {"overrides": [f"residual={variant or row}"], "baseline": baseline, "control": "control" in row}
         self.spec["rows"].append(line | {"streams": streams, "paper_loss_gap": paper})
         for seed, loss in enumerate(losses):
             self.cell(row, seed, loss, **changes)
@@ -63,16 +79,27 @@ class StudyMaker:
             self.spec["cells"].append(cell)
         if loss is None and not changes:
             return
+        self.record(run_id, row, seed, loss, **changes)
+
+    def record(self, run_id: str, row: str, seed: int, loss: float | None, **changes: Any) -> None:
         write(self.results / "runs" / run_id / "record.json", record(run_id, row, seed, loss, changes))
 
     def save(self, timing: dict[str, float] | None = None) -> Path:
+        for row in self.spec["rows"]:
+            row["baseline"] = row["baseline"] or self.spec["baseline"]
         write(self.results / self.name / "study.json", self.spec)
         if timing:
             rows = {
-                row: {"ms_per_step": 10.0 * ratio, "ms_ratio": ratio, "samples": 40, "run_id": f"{row}-{0:012x}"}
+                row: {
+                    "baseline": self.spec["baseline"],
+                    "ms_per_step": 10.0 * ratio,
+                    "ms_ratio": ratio,
+                    "samples": 40,
+                    "run_id": f"{row}-{0:012x}",
+                }
                 for row, ratio in timing.items()
             }
-            content = {"baseline": "identity", "device": "cpu", "threads": 2, "rows": rows}
+            content = {"device": "cpu", "threads": 2, "rows": rows}
             write(self.results / self.name / "timing.json", content)
         return self.results
 
@@ -137,8 +164,14 @@ def record(run_id: str, variant: str, seed: int, loss: float | None, changes: di
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> StudyMaker:
-    return StudyMaker(tmp_path / "results", "demo")
+def make_study(tmp_path: Path) -> Callable[[str], StudyMaker]:
+    """A study of the given name in one results folder."""
+    return lambda name: StudyMaker(tmp_path / "results", name)
+
+
+@pytest.fixture
+def study(make_study: Callable[[str], StudyMaker]) -> StudyMaker:
+    return make_study("demo")
 
 
 @pytest.fixture
@@ -162,7 +195,41 @@ def full_study(study: StudyMaker) -> Path:
     study.row("hc", [2.4, 2.41, 2.42, None, None], modes="ddd", paper=-0.027, metrics__composite_gain_forward=9213.4)
     study.cell("hc", 3, None, status="failed", reason="out of memory\nin the backward pass", metrics={}, cost={})
     study.cell("hc", 4, None, status="diverged", reason="loss is nan", metrics__steps=120, metrics__max_grad_norm=1e9)
-    study.spec["control"] = "control"
     return study.save(
         timing={"identity": 1.0, "control": 1.0, "mhc": 1.41, "hc": 1.38, "identity_hc": 1.2, "mhc_res_only": 1.4}
     )
+
+
+@pytest.fixture
+def write_config(study: StudyMaker) -> Callable[..., None]:
+    """Puts the config.yaml of a variant into the run folders of a row; `settings` are of `residual`."""
+
+    def write_config(row: str, variant: str, **settings: Any) -> None:
+        config = to_dict(RunConfig(residual=ResidualConfig(variant=variant, **settings)))
+        text = yaml.safe_dump(config, sort_keys=False)
+        for cell in study.spec["cells"]:
+            if cell["row"] == row:
+                folder = study.results / "runs" / cell["run_id"]
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "config.yaml").write_text(text.replace("seed: 0", f"seed: {cell['seed']}"))
+
+    return write_config
+
+
+@pytest.fixture
+def draw_page() -> Callable[..., str]:
+    """The report page of the study in a results folder, with one figure of two lines and one that is not there."""
+
+    def draw_page(results: Path, name: str = "demo") -> str:
+        study = load(results, name)
+        summary = summarize(study)
+        with drawing():
+            figure, (axes,) = panels()
+            axes.plot([0, 1], [0, 1], label="mhc")
+            axes.set_xlabel("training step")
+        plot = Plot("loss_steps", "Loss gap over training", "Mean over 5 seeds; the paper's Fig. 5a.", figure)
+        absent = Absent("loss_scale", "one model size only: run the grid scaling")
+        origin = provenance(study, "mhc-lab export demo")
+        return render(study, summary, lay_out(study, summary), [plot, absent], origin)
+
+    return draw_page

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mhc_lab.errors import LabError
 from mhc_lab.report import export
 from mhc_lab.report.provenance import git_state
 
@@ -33,19 +34,31 @@ def test_content(full_study: Path) -> None:
     assert content["mixtures"] == {}
 
 
-def test_mixture_is_listed_and_warned_of(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mixture_is_refused_or_listed_and_warned_of(study: Any) -> None:
     study.row("identity", [2.5, 2.52, 2.49]).row("mhc", [2.4, 2.41, 2.39])
     study.cell("mhc", 1, 2.41, code_fingerprint="other", environment__threads=None)
-    content = provenance_of(study.save())
+    results = study.save()
+    with pytest.raises(
+        LabError, match=r"differ in code_fingerprint: abc123 \(5 runs\), other \(1 run\).*--allow-mixed"
+    ):
+        export(results, "demo", ["csv"])
+    assert not (results / "demo" / "table.csv").exists()
+    done = export(results, "demo", ["md"], allow_mixed=True)
+    content = json.loads((results / "demo" / "provenance.json").read_text())
     assert content["mixtures"]["code_fingerprint"]["other"] == ["mhc-000000000001"]
     assert len(content["mixtures"]["code_fingerprint"]["abc123"]) == 5
     assert [environment["threads"] for environment in content["environments"]] == [1, None]
     warning = (
         "the runs differ in code_fingerprint: abc123 (5 runs), other (1 run); gaps across them are not fair comparisons"
     )
-    assert warning in capsys.readouterr().err
-    export(study.results, "demo", ["md"])
-    assert f"Warning: {warning}." in (study.results / "demo" / "table.md").read_text()
+    assert done.warnings == [warning]
+    assert f"> **Warning:** {warning}." in (results / "demo" / "table.md").read_text()
+
+
+def test_another_torch_or_device_is_warned_of(study: Any) -> None:
+    study.row("identity", [2.5, 2.52, 2.49]).row("mhc", [2.4, 2.41, 2.39], environment__torch="2.14.0")
+    done = export(study.save(), "demo", ["csv"])
+    assert "the runs differ in torch: 2.13.0 (3 runs), 2.14.0 (3 runs)" in done.warnings[0]
 
 
 def test_git_state(tmp_path: Path) -> None:

@@ -59,18 +59,17 @@ def test_distinguishable_uses_adjusted_p(study: Any) -> None:
 
 def test_noise_floor(full_study: Path) -> None:
     summary = summary_of(full_study)
-    assert summary.noise_floor == pytest.approx(0.03)
+    assert summary.noise_floors == {"identity": pytest.approx(0.03)}
     assert "inside noise floor" in line(full_study, "identity_hc")["note"]
     assert "inside noise floor" not in line(full_study, "mhc")["note"]
-    assert line(full_study, "control")["note"] == "control arm: the baseline with another initialisation and data order"
+    assert line(full_study, "control")["note"] == "control arm: identity with another initialisation and data order"
 
 
 def test_degenerate_cell(full_study: Path) -> None:
     row = line(full_study, "mhc_res_only")
     assert row["note"] == (
         "degenerate: streams stay equal (spread 0.0e+00): the cell is the baseline; break the symmetry with "
-        "residual.expand=scaled residual.expand_base=0.6 or a home write (residual.h_post=dynamic); "
-        "identical by construction"
+        "residual.expand=scaled residual.expand_base=0.6 or a home write (residual.h_post=dynamic)"
     )
     assert not row["distinguishable"]
 

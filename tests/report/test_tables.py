@@ -16,25 +16,26 @@ from rich.console import Console
 from mhc_lab.errors import LabError
 from mhc_lab.report import export, print_table
 from mhc_lab.report.latex import escape
-from mhc_lab.report.layout import number_notes, with_interval
+from mhc_lab.report.layout import number_notes
+from mhc_lab.report.summary import COLUMNS
+from mhc_lab.report.texts import interval, p_value, with_interval
 
-HEADER = (
-    "row,variant,h_res,h_pre,h_post,streams,seeds,val_loss,val_loss_ci95,loss_gap,loss_gap_ci95_low,loss_gap_ci95_high,"
-    "distinguishable,paper_loss_gap,max_grad_norm,loss_spikes,gain_forward,gain_backward,composite_gain_forward,"
-    "composite_gain_backward,parameters,flops_per_token,ms_per_step,ms_ratio,peak_memory_mb,note"
-)
+ALL = ("md", "latex", "csv")
 
 
-def exported(results: Path, name: str) -> str:
-    export(results, "demo")
+def exported(results: Path, name: str, **options: Any) -> str:
+    export(results, "demo", ALL, **options)
     return (results / "demo" / name).read_text()
 
 
 def test_files_and_their_paths(full_study: Path) -> None:
     folder = full_study / "demo"
-    assert export(full_study, "demo") == [
-        folder / name for name in ("table.md", "table.tex", "table.csv", "loss_gap.svg", "provenance.json")
-    ]
+    paths = export(full_study, "demo").paths
+    assert paths[:3] == [folder / name for name in ("table.md", "table.tex", "table.csv")]
+    assert paths[-2:] == [folder / "report.html", folder / "provenance.json"]
+    assert {path.parent for path in paths[3:-2]} == {folder / "figures"}
+    assert {path.name for path in paths[3:-2]} >= {"loss_gap.svg", "loss_gap.png", "quality_cost.svg"}
+    assert all(path.stat().st_size for path in paths)
     assert not [file for file in folder.iterdir() if file.name.startswith(".")]
 
 
@@ -50,7 +51,7 @@ def test_only_the_formats_asked_for(full_study: Path) -> None:
 
 def test_csv_header_and_full_precision(full_study: Path) -> None:
     text = exported(full_study, "table.csv")
-    assert text.splitlines()[0] == HEADER
+    assert text.splitlines()[0] == ",".join(COLUMNS)
     frame = pd.read_csv(io.StringIO(text)).set_index("row")
     assert list(frame["distinguishable"].loc[["mhc", "identity_hc"]]) == [True, False]
     assert pd.isna(frame.loc["identity", "distinguishable"])
@@ -66,13 +67,18 @@ def test_markdown_table(full_study: Path) -> None:
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in table}
     assert rows["mhc"][2:5] == ["✓", "✓", "✓"]
     assert rows["identity_hc"][2:5] == ["", "(✓)", "✓"]
-    assert rows["mhc"][8] == r"−0.1010 ± 0.0092\*"
-    assert rows["mhc"][9] == "−0.027"
+    assert rows["mhc"][8] == r"**−0.1010 ± 0.0092\***"  # the best, as it is distinguishable
+    assert rows["mhc"][9:11] == ["< 0.001".replace("<", r"\<"), "−0.027"]
+    assert not any("**" in cell for name in rows if name != "mhc" for cell in rows[name])
     assert rows["identity"][8] == "0"
-    assert rows["hc"][11] == "9,213 / 1.50"
-    assert rows["mhc"][15] == "14.1 (1.41×)"
-    assert rows["identity_hc"][17] == "inside noise floor"
-    assert rows["mhc_res_only"][17] == "identical by construction, (2)"
+    head = [cell.strip() for cell in table[0].split("|")]
+    column = {name: head.index(name) for name in ("composite gain (fwd / bwd)", "time (ms/step)", "note", "seeds")}
+    assert rows["hc"][column["composite gain (fwd / bwd)"]] == "9,213 / 1.50"
+    assert rows["mhc"][column["time (ms/step)"]] == "14.1 (1.41×)"
+    assert rows["identity_hc"][column["note"]] == "inside noise floor"
+    assert rows["mhc_res_only"][8] == "identical by construction"
+    assert rows["mhc_res_only"][column["note"]] == "(2)"
+    assert (rows["hc"][column["seeds"]], rows["mhc"][column["seeds"]]) == ("3 of 5", "5")
     assert any(line.startswith("2. degenerate: streams stay equal") for line in lines)
     assert (
         "3. 1 of 5 seeds failed: out of memory; 1 of 5 seeds diverged: loss is nan; means over 3 seeds; "
@@ -112,13 +118,13 @@ def test_latex_structure(full_study: Path) -> None:
     assert re.findall(r"\\end\{(\w+)\}", body) == ["tabular", "tabular", "minipage", "table"]
     assert not re.search(r"(?<!\\)_", re.sub(r"\$[^$]*\$|\\label\{.*\}", "", body))
     assert not re.search(r"(?<!\\)%(?!$)", body, flags=re.MULTILINE)
-    for panel, columns in zip(re.findall(r"\\toprule(.*?)\\bottomrule", body, re.DOTALL), (9, 8), strict=True):
+    for panel, columns in zip(re.findall(r"\\toprule(.*?)\\bottomrule", body, re.DOTALL), (10, 8), strict=True):
         lines = [line for line in panel.strip().splitlines() if line != r"\midrule"]
         assert len(lines) == 7
         assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {columns - 1}
     assert r"mhc & \checkmark{} & \checkmark{} & \checkmark{} & 4 & 5" in body
     assert r"identity\_hc\textsuperscript{2} &  & (\checkmark{}) & \checkmark{}" in body
-    assert r"$-$0.1010 $\pm$ 0.0092\textsuperscript{*}" in body
+    assert r"\textbf{$-$0.1010 $\pm$ 0.0092\textsuperscript{*}}" in body
 
 
 def test_latex_escapes() -> None:
@@ -173,17 +179,100 @@ def test_numbers_are_rounded_by_their_uncertainty(mean: float, half: float, text
     assert with_interval(mean, half) == text
 
 
+def test_intervals_and_p_values_as_text() -> None:
+    assert interval(-0.0312, 0.0112) == "[−0.031, +0.011]"
+    assert interval(float("nan"), 1.0) == "–"
+    assert [p_value(p) for p in (0.04321, 0.0002, 1.0, float("nan"))] == ["0.043", "< 0.001", "1.000", "–"]
+
+
+def test_claims_of_equivalence_within_a_margin(full_study: Path) -> None:
+    text = exported(full_study, "table.md", margin=0.05)
+    table = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("|")]
+    rows = {cells[1]: cells for cells in table}
+    place = rows["row"].index("within ±0.05")
+    assert {name: rows[name][place] for name in ("mhc", "identity_hc", "mhc_res_only", "hc", "control")} == {
+        "mhc": "no worse",
+        "identity_hc": "equivalent",
+        "mhc_res_only": "equivalent",
+        "hc": "–",  # a seed diverged: not tested
+        "control": "–",
+    }
+    frame = pd.read_csv(full_study / "demo" / "table.csv").set_index("row")
+    assert frame.loc["identity_hc", "p_equivalent"] < 0.05 < frame.loc["mhc", "p_equivalent"]
+    assert "two one-sided paired t tests (TOST)" in text
+
+
+def test_power_estimate_under_the_table(full_study: Path) -> None:
+    line = next(
+        line for line in exported(full_study, "table.md", gaps=[0.02, 1e-5]).splitlines() if "Seeds needed" in line
+    )
+    assert "80 % power (paired t, p \\< 0.05/2)" in line
+    assert "0.02 takes" in line
+    assert "1e-05 takes over 10,000" in line
+
+
+def test_more_seeds_bring_more_tests(study: Any) -> None:
+    base = [2.5 + 0.01 * (seed % 3) for seed in range(10)]
+    study.row("identity", base).row("mhc", [b - 0.05 + 0.004 * (seed % 4) for seed, b in enumerate(base)])
+    text = exported(study.save(), "table.md")
+    assert "| p (t, Holm) | p (sign flips) |" in text
+    assert "BCa interval" in text
+    row = pd.read_csv(study.results / "demo" / "table.csv").set_index("row").loc["mhc"]
+    assert row["p_sign_flip"] == 2 / 2**10
+    assert row["loss_gap_ci95_low"] < row["loss_gap_bca95_low"] < row["loss_gap"] < row["loss_gap_bca95_high"]
+
+
+def test_no_row_is_best_if_none_can_be_told_from_the_baseline(study: Any) -> None:
+    study.row("identity", [2.5, 2.52, 2.49]).row("mhc", [2.3, 2.6, 2.4])
+    assert "**" not in exported(study.save(), "table.md")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"margin": 0.0}, "--margin 0: must be above 0"),
+        ({"gaps": [-0.1]}, "--gap -0.1: must be above 0"),
+        ({"baseline": "mhcc"}, "--baseline mhcc: study 'demo' has no such row; did you mean 'mhc'"),
+        ({"baseline": "control"}, "the control arm of study 'demo' cannot be the baseline"),
+    ],
+)
+def test_options_out_of_their_domain(options: dict[str, Any], words: str, full_study: Path) -> None:
+    with pytest.raises(LabError, match=re.escape(words)):
+        export(full_study, "demo", ["md"], **options)
+
+
+def test_what_is_missing_is_said(full_study: Path) -> None:
+    done = export(full_study, "demo", ["csv"])
+    assert done.warnings == ["1 of 30 cells have no result (1 failed), in rows hc"]
+    assert not done.complete
+
+
+def test_a_baseline_without_a_finished_run_is_said(study: Any) -> None:
+    study.row("identity", [None, None]).row("mhc", [2.4, 2.41])
+    done = export(study.save(), "demo", ["md"])
+    assert "the baseline identity has no finished run: no gaps to it" in done.warnings
+    assert "no gap: no finished seed in common with the baseline" in (study.results / "demo" / "table.md").read_text()
+
+
+def test_figures_of_a_former_export_do_not_stay(full_study: Path) -> None:
+    export(full_study, "demo", ["svg"])
+    figures = full_study / "demo" / "figures"
+    assert (figures / "quality_cost.svg").is_file()
+    (full_study / "demo" / "timing.json").unlink()
+    done = export(full_study, "demo", ["svg"])
+    assert not (figures / "quality_cost.svg").exists()
+    assert any(line.startswith("quality_cost: ") for line in done.absent)
+
+
 def test_equal_notes_share_a_number() -> None:
     assert number_notes([["a"], [], ["b", "a"]]) == (["a", "b"], [[1], [], [2, 1]])
 
 
 def test_terminal_table_is_narrower_than_120(full_study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    export(full_study, "demo")
     print_table(full_study, "demo")
     lines = capsys.readouterr().out.splitlines()
-    names = ("table.md", "table.tex", "table.csv", "loss_gap.svg", "provenance.json")
-    assert lines[-5:] == [str(full_study / "demo" / name) for name in names]
-    assert max(map(len, lines[:-5])) < 120
+    assert lines[-1] == "warning: 1 of 30 cells have no result (1 failed), in rows hc"
+    assert max(map(len, lines)) < 120
     mhc = next(line for line in lines if line.startswith(" mhc "))
     assert mhc.split()[1:4] == ["✓", "✓", "✓"]
     for text in ("2.409 ± 0.013", "−0.1010 ± 0.0092*", "−0.027", "1.00 / 1.50", "1.41×", "304"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,13 @@ ENVIRONMENT = ("python", "torch", "lightning", "mhc_lab", "platform", "device", 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as it lies in its folder: study.json, timing.json where there is one, and its cells."""
+    """A study as it lies in its folder: study.json, timing.json where there is one, and its cells.
+
+    `runs` is the folder of all run folders. Several studies in one table are a Study too (`combine`).
+    """
 
     folder: Path
+    runs: Path
     spec: dict[str, Any]
     timing: dict[str, Any] | None
     cells: pd.DataFrame
@@ -53,16 +58,64 @@ class Study:
         return str(self.spec["study"])
 
     @property
+    def title(self) -> str:
+        return str(self.spec["title"])
+
+    @property
     def baseline(self) -> str:
+        """That of the rows which name none of their own."""
         return str(self.spec["baseline"])
 
     @property
-    def control(self) -> str | None:
-        return next((row["row"] for row in self.spec["rows"] if row["control"]), None)
+    def rows(self) -> list[dict[str, Any]]:
+        """row, overrides, baseline, control, variant, h_res, h_pre, h_post, streams, paper_loss_gap of each.
+
+        `tells`, where another baseline was chosen: the baseline that a control arm of the former one tells of now.
+        """
+        rows: list[dict[str, Any]] = self.spec["rows"]
+        return rows
+
+    def baseline_of(self, row: str) -> str:
+        """The row that the gap of `row` is measured from."""
+        return next(str(entry["baseline"]) for entry in self.rows if entry["row"] == row)
+
+    @property
+    def baselines(self) -> list[str]:
+        """Those that designs are measured from, in order; most studies have one."""
+        return list(dict.fromkeys(str(row["baseline"]) for row in self.rows if not row["control"]))
+
+    def control_of(self, baseline: str) -> str | None:
+        """The control arm that tells the noise of gaps to a baseline: a design of that size with another
+        initialisation and data order, measured from the same design without."""
+        return next((r["row"] for r in self.rows if r["control"] and baseline in (r["baseline"], r.get("tells"))), None)
+
+    def timed(self, row: str) -> dict[str, Any] | None:
+        """The row's entry of the timing pass, if it has one."""
+        entry: dict[str, Any] | None = (self.timing or {"rows": {}})["rows"].get(row)
+        return entry
+
+    def time_ratio(self, row: str) -> float | None:
+        """Time of a training step beside that of the row's baseline.
+
+        Where both were timed beside a third row, it is the ratio of their ratios.
+        """
+        own, base = self.timed(row), self.timed(self.baseline_of(row))
+        if own is None:
+            return None
+        if own["baseline"] == self.baseline_of(row):
+            return float(own["ms_ratio"])
+        if base is None or base["baseline"] != own["baseline"]:
+            return None
+        return float(own["ms_ratio"]) / float(base["ms_ratio"])
 
     def row_cells(self, row: str) -> pd.DataFrame:
         """The cells of one row, in order of their seeds."""
-        return self.cells[self.cells["row"] == row].sort_values("seed")
+        return self._by_row.get(row, self.cells.iloc[:0])
+
+    @cached_property
+    def _by_row(self) -> dict[str, pd.DataFrame]:
+        cells = self.cells.sort_values("seed", kind="stable")
+        return {str(row): own for row, own in cells.groupby("row", sort=False)}
 
 
 def read_study(results: Path, study: str) -> pd.DataFrame:
@@ -83,12 +136,12 @@ def load(results: Path, study: str) -> Study:
         known = [file.parent.name for file in results.glob("*/study.json")]
         raise LabError(f"no study '{study}' in {results}; {nearest(study, known)}")
     rows = {row["row"]: row for row in spec["rows"]}
-    assert spec["baseline"] in rows, f"{folder}: the baseline is not a row"
+    assert all(row["baseline"] in rows for row in rows.values()), f"{folder}: a baseline is not a row"
     cells = _cells(runs_dir(results), rows, spec["cells"])
     if not (cells["status"] == "finished").any():
         counts = ", ".join(f"{n} {status}" for status, n in cells["status"].value_counts().items())
         raise LabError(f"study '{study}' has no finished run yet ({counts or 'no cells'}); run it first")
-    return Study(folder, spec, read_json(folder / "timing.json"), cells)
+    return Study(folder, runs_dir(results), spec, read_json(folder / "timing.json"), cells)
 
 
 def _cells(runs: Path, rows: dict[str, dict[str, Any]], cells: list[dict[str, Any]]) -> pd.DataFrame:

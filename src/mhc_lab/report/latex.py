@@ -37,7 +37,22 @@ _HEAD = r"""% Needs \usepackage{booktabs,amssymb,graphicx}. Use: \input{table.te
 """
 # A panel wider than the text is shrunk to it, a narrower one is left alone.
 _FIT = r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\box0}\else\box0\fi\par"
-_FIRST_PANEL = ("row", "h_res", "h_pre", "h_post", "streams", "seeds", "val_loss", "loss_gap", "paper_loss_gap")
+_FIRST_PANEL = (
+    "row",
+    "baseline",
+    "h_res",
+    "h_pre",
+    "h_post",
+    "streams",
+    "seeds",
+    "val_loss",
+    "loss_gap",
+    "bca",
+    "p_holm",
+    "p_sign_flip",
+    "claim",
+    "paper_loss_gap",
+)
 
 
 def render(layout: Layout) -> str:
@@ -64,6 +79,7 @@ def render(layout: Layout) -> str:
         r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
         *(rf"\textsuperscript{{{i}}}~{escape(note)}.\par" for i, note in enumerate(distinct, start=1)),
         r"\smallskip",
+        *(rf"\textbf{{Warning:}} {escape(line)}.\par" for line in layout.warnings),
         *(escape(line) for line in [*layout.legend, *layout.details]),
         r"\end{minipage}",
         r"\end{table}",
@@ -73,7 +89,7 @@ def render(layout: Layout) -> str:
 
 def _panel(layout: Layout, columns: list[Column], names: list[str]) -> list[str]:
     rows = [
-        " & ".join([name, *(escape(row[column.key]) for column in columns[1:])]) + r" \\"
+        " & ".join([name, *(_cell(layout, row, column) for column in columns[1:])]) + r" \\"
         for name, row in zip(names, layout.rows, strict=True)
     ]
     return [
@@ -87,6 +103,11 @@ def _panel(layout: Layout, columns: list[Column], names: list[str]) -> list[str]
         r"\end{tabular}}%",
         _FIT,
     ]
+
+
+def _cell(layout: Layout, row: dict[str, str], column: Column) -> str:
+    text = escape(row[column.key])
+    return rf"\textbf{{{text}}}" if column.key == "loss_gap" and row["row"] in layout.best else text
 
 
 def escape(text: str) -> str:

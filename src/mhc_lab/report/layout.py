@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from mhc_lab.report import stats
 from mhc_lab.report.frame import Study
-from mhc_lab.report.provenance import mixture_lines, mixtures
+from mhc_lab.report.legend import details, legend, warnings
 from mhc_lab.report.summary import Summary
+from mhc_lab.report.texts import BLANK, count, interval, number, p_value, signed, with_interval
 
-BLANK = "–"
+IDENTICAL = "identical by construction"
 MARKS = {"dynamic": "✓", "static": "(✓)", "fixed": ""}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column under its heads in text (Markdown, terminal) and in LaTeX."""
+    """A column under its heads in text (Markdown, terminal) and in LaTeX; `raw` is the column of `Summary.frame` that
+    it sorts by, its own key's if empty."""
 
     key: str
     head: str
     latex: str
     align: str = "r"
+    raw: str = ""
 
 
 COLUMNS = (
     Column("row", "row", "Row", "l"),
+    Column("baseline", "against", "Against", "l"),
     Column("h_res", "H_res", r"$\mathcal{H}^{\mathrm{res}}$", "c"),
     Column("h_pre", "H_pre", r"$\mathcal{H}^{\mathrm{pre}}$", "c"),
     Column("h_post", "H_post", r"$\mathcal{H}^{\mathrm{post}}$", "c"),
     Column("streams", "n", "$n$"),
     Column("seeds", "seeds", "Seeds"),
-    Column("val_loss", "val loss", "Val.\\ loss"),
-    Column("loss_gap", "loss gap", "Loss gap"),
-    Column("paper_loss_gap", "paper gap", "Paper"),
-    Column("gains", "gain fwd / bwd", "Gain"),
-    Column("composite_gains", "composite fwd / bwd", "Composite gain"),
+    Column("val_loss", "val loss (nats/token)", "Val.\\ loss (nats/token)"),
+    Column("loss_gap", "loss gap (nats/token)", "Loss gap (nats/token)"),
+    Column("bca", "BCa interval", "BCa interval", raw="loss_gap_bca95_low"),
+    Column("p_holm", "p (t, Holm)", "$p$ ($t$, Holm)"),
+    Column("p_sign_flip", "p (sign flips)", "$p$ (sign flips)"),
+    Column("claim", "", ""),
+    Column("paper_loss_gap", "paper gap (nats/token)", "Paper"),
+    Column("gains", "gain (fwd / bwd)", "Gain (fwd / bwd)", raw="gain_forward"),
+    Column("composite_gains", "composite gain (fwd / bwd)", "Composite gain (fwd / bwd)", raw="composite_gain_forward"),
     Column("max_grad_norm", "max ‖∇‖", r"$\max\|\nabla\|$"),
-    Column("loss_spikes", "spikes", "Spikes"),
+    Column("loss_spikes", "spikes (per run)", "Spikes (per run)"),
     Column("parameters", "params", "Params"),
-    Column("ms_per_step", "ms/step", "ms/step"),
-    Column("peak_memory_mb", "memory MB", "Memory"),
+    Column("ms_per_step", "time (ms/step)", "Time (ms/step)"),
+    Column("peak_memory_mb", "memory (MiB)", "Memory (MiB)"),
 )
 
 
@@ -50,7 +57,8 @@ COLUMNS = (
 class Layout:
     """A table ready to be written: `rows` hold a text for every column's key, `notes` those of each row.
 
-    `legend` says how to read the gaps, `details` the other columns.
+    `best` are the rows to be marked as such. `warnings` say what the table lacks or mixes, `legend` how to read the
+    gaps, `details` the other columns.
     """
 
     study: str
@@ -58,17 +66,31 @@ class Layout:
     columns: list[Column]
     rows: list[dict[str, str]]
     notes: list[list[str]]
+    best: frozenset[str]
+    warnings: list[str]
     legend: list[str]
     details: list[str]
 
 
 def lay_out(study: Study, summary: Summary) -> Layout:
-    """The table as people read it. The column of the paper's gaps is left out where no row has one."""
+    """The table as people read it. Columns that would say nothing in this study are left out."""
     frame = summary.frame
-    columns = [c for c in COLUMNS if c.key != "paper_loss_gap" or frame["paper_loss_gap"].notna().any()]
-    rows = [_texts(row) for _, row in frame.iterrows()]
-    legend, details = _legend(study, summary), _details(study)
-    return Layout(study.name, study.spec["title"], columns, rows, summary.notes, legend, details)
+    needless = {key for key in ("paper_loss_gap", "p_holm", "p_sign_flip") if frame[key].isna().all()}
+    needless |= {"bca"} if frame["loss_gap_bca95_low"].isna().all() else set()
+    needless |= set() if len(study.baselines) > 1 else {"baseline"}
+    needless |= set() if summary.margin is not None else {"claim"}
+    columns = [_headed(column, summary) for column in COLUMNS if column.key not in needless]
+    return Layout(
+        study.name,
+        study.title,
+        columns,
+        [_texts(row) for _, row in frame.iterrows()],
+        summary.notes,
+        frozenset(best.row for best in summary.best.values()),
+        warnings(study),
+        legend(study, summary),
+        details(study),
+    )
 
 
 def number_notes(notes: list[list[str]]) -> tuple[list[str], list[list[int]]]:
@@ -77,94 +99,52 @@ def number_notes(notes: list[list[str]]) -> tuple[list[str], list[list[int]]]:
     return distinct, [[distinct.index(note) + 1 for note in row] for row in notes]
 
 
-def with_interval(mean: float, half_width: float, *, sign: bool = False) -> str:
-    """`mean ± half_width` to the second significant digit of the half width; four decimals without one."""
-    known = not pd.isna(half_width)
-    places = 4
-    if known and half_width > 0:
-        places = min(max(1 - math.floor(math.log10(half_width)), 0), 6)
-    text = f"{mean:{'+' if sign else ''}z.{places}f}".replace("-", "−")
-    return f"{text} ± {half_width:.{places}f}" if known else text
-
-
 def _texts(row: pd.Series) -> dict[str, str]:
-    half_gap = (row["loss_gap_ci95_high"] - row["loss_gap_ci95_low"]) / 2
-    star = "*" if row["distinguishable"] is True else ""
+    lost = row["cells"] - row["seeds"]
     ratio = BLANK if pd.isna(row["ms_ratio"]) else f"{row['ms_ratio']:.2f}×"
     texts = {key: MARKS[row[key]] for key in ("h_res", "h_pre", "h_post")}
     return texts | {
         "row": row["row"],
+        "baseline": row["baseline"],
         "streams": str(row["streams"]),
-        "seeds": str(row["seeds"]),
+        "seeds": f"{row['seeds']} of {row['cells']}" if lost else str(row["seeds"]),
         "val_loss": BLANK if pd.isna(row["val_loss"]) else with_interval(row["val_loss"], row["val_loss_ci95"]),
-        "loss_gap": _gap(row["loss_gap"], half_gap) + star,
-        "paper_loss_gap": BLANK if pd.isna(row["paper_loss_gap"]) else _signed(row["paper_loss_gap"]),
-        "gains": f"{_number(row['gain_forward'])} / {_number(row['gain_backward'])}",
-        "composite_gains": f"{_number(row['composite_gain_forward'])} / {_number(row['composite_gain_backward'])}",
-        "max_grad_norm": _number(row["max_grad_norm"]),
+        "loss_gap": _gap(row),
+        "bca": interval(row["loss_gap_bca95_low"], row["loss_gap_bca95_high"]),
+        "p_holm": p_value(row["p_holm"]),
+        "p_sign_flip": p_value(row["p_sign_flip"]),
+        "claim": _claim(row),
+        "paper_loss_gap": signed(row["paper_loss_gap"]),
+        "gains": f"{number(row['gain_forward'])} / {number(row['gain_backward'])}",
+        "composite_gains": f"{number(row['composite_gain_forward'])} / {number(row['composite_gain_backward'])}",
+        "max_grad_norm": number(row["max_grad_norm"]),
         "loss_spikes": BLANK if pd.isna(row["loss_spikes"]) else f"{row['loss_spikes']:.1f}",
-        "parameters": _count(row["parameters"]),
-        "ms_per_step": _number(row["ms_per_step"]) + ("" if ratio == BLANK else f" ({ratio})"),
+        "parameters": count(row["parameters"]),
+        "ms_per_step": number(row["ms_per_step"]) + ("" if ratio == BLANK else f" ({ratio})"),
         "ms_ratio": ratio,
         "peak_memory_mb": BLANK if pd.isna(row["peak_memory_mb"]) else f"{row['peak_memory_mb']:,.0f}",
     }
 
 
-def _gap(mean: float, half_width: float) -> str:
+def _gap(row: pd.Series) -> str:
+    mean, half_width = row["loss_gap"], (row["loss_gap_ci95_high"] - row["loss_gap_ci95_low"]) / 2
     if pd.isna(mean):
         return BLANK
-    if abs(mean) <= stats.ROUNDING and not half_width > stats.ROUNDING:  # the baseline, or identical to it
+    if row["row"] == row["baseline"]:
         return "0"
-    return with_interval(mean, half_width, sign=True)
+    if abs(mean) <= stats.ROUNDING and half_width <= stats.ROUNDING:
+        return IDENTICAL
+    star = "*" if row["distinguishable"] is True else ""
+    return with_interval(mean, half_width, sign=True) + star
 
 
-def _signed(value: float) -> str:
-    return "0" if value == 0 else f"{value:+g}".replace("-", "−")
+def _claim(row: pd.Series) -> str:
+    if row["equivalent"] is True:
+        return "equivalent"
+    return "no worse" if row["no_worse"] is True else BLANK
 
 
-def _number(value: float) -> str:
-    if pd.isna(value):
-        return BLANK
-    if abs(value) >= 1e6:
-        return f"{value:.2e}"
-    return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
-
-
-def _count(value: float) -> str:
-    if pd.isna(value):
-        return BLANK
-    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:.0f}"
-
-
-def _legend(study: Study, summary: Summary) -> list[str]:
-    seeds = sorted(study.cells["seed"].unique())
-    tested = f"{len(summary.tested)} row{'' if len(summary.tested) == 1 else 's'}"
-    floor = "not measured (no control arm)"
-    if summary.noise_floor is not None:
-        floor = f"{summary.noise_floor:.4f}, the largest |{study.control} − {study.baseline}| over the seeds"
-    return [
-        f"Seeds: {', '.join(map(str, seeds))}; the column counts those that finished. Losses in nats per token.",
-        f"Loss gap: row − {study.baseline}, mean of the differences by seed. ±: half width of the 95 % t interval "
-        f"(for the gap, the paired one), from {stats.MIN_SEEDS} seeds on.",
-        f"*: distinguishable from {study.baseline}: paired t test, Holm-adjusted over {tested}, p < {stats.ALPHA}.",
-        f"Noise floor: {floor}.",
-        *(f"Warning: {line}." for line in mixture_lines(mixtures(study))),
-    ]
-
-
-def _details(study: Study) -> list[str]:
-    timing = "as measured in the training runs, which may have shared the machine; no timing pass"
-    if study.timing:
-        timing = "from a timing pass, row and baseline alternating in one process; ×: median ratio to the baseline"
-    return [
-        "✓ dynamic (per token), (✓) static (learned, the same for all tokens), blank fixed (H_res = I, H_pre = 1/n, "
-        "H_post = ones).",
-        "Gain: Amax gain magnitude forward (row sums) / backward (column sums), the largest over layers; composite: "
-        "of the product up to the output, the largest over start layers. Means over the finished seeds.",
-        "max ‖∇‖: the largest finite gradient norm before clipping, over all steps and seeds. Spikes: loss spikes, "
-        "mean per run. Both count diverged runs too.",
-        f"ms/step: {timing}. Memory: peak in MB, the largest over the seeds.",
-    ]
+def _headed(column: Column, summary: Summary) -> Column:
+    if column.key != "claim":
+        return column
+    return replace(column, head=f"within ±{summary.margin:g}", latex=rf"Within $\pm${summary.margin:g}")

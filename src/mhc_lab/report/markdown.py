@@ -14,12 +14,16 @@ def render(layout: Layout) -> str:
     lines = [
         f"# {_escape(layout.title)}",
         "",
+        *(f"> **Warning:** {_escape(line)}.\n" for line in layout.warnings),
         _line([*(column.head for column in layout.columns), "note"]),
         _line([*(_RULES[column.align] for column in layout.columns), "---"]),
     ]
     for row, notes, row_numbers in zip(layout.rows, layout.notes, numbers, strict=True):
         note = ", ".join([*(n for n in notes if len(n) <= SHORT), *(f"({i})" for i in row_numbers)])
-        lines.append(_line([_escape(text) for text in [*(row[c.key] for c in layout.columns), note]]))
+        cells = {column.key: _escape(row[column.key]) for column in layout.columns}
+        if row["row"] in layout.best:
+            cells["loss_gap"] = f"**{cells['loss_gap']}**"
+        lines.append(_line([*cells.values(), _escape(note)]))
     if long:
         lines += ["", "Notes", "", *(f"{i}. {_escape(note)}" for i, note in enumerate(long, start=1))]
     lines += ["", *(f"- {_escape(line)}" for line in [*layout.legend, *layout.details])]

@@ -10,7 +10,6 @@ from mhc_lab.report.frame import NOT_RUN, Study
 from mhc_lab.report.stats import MIN_SEEDS, PairedGap
 from mhc_lab.run_folder import ENDED
 
-IDENTICAL = "identical by construction"
 INSIDE_NOISE = "inside noise floor"
 _ROW_SUMS_ONE = 1e-3  # how near 1 the forward gain is where H_res leaves equal streams as they are
 EQUAL_STREAMS = 1e-4  # relative spread, as in the runs' own check
@@ -24,16 +23,14 @@ def row_notes(
     name = row["row"]
     cells = study.row_cells(name)
     notes = _lost_seeds(cells)
-    if name != study.baseline:
+    if name != row["baseline"]:
         notes += _seeds_of_gap(seeds, gap)
     elif 0 < len(seeds) < MIN_SEEDS:
         notes.append(f"{_seeds(len(seeds))}: no interval")
     notes += _degenerate(cells, row)
-    if name == study.control:
-        notes.append("control arm: the baseline with another initialisation and data order")
-    elif gap is not None and gap.identical:
-        notes.append(IDENTICAL)
-    elif gap is not None:
+    if row["control"]:
+        notes.append(f"control arm: {row['baseline']} with another initialisation and data order")
+    elif gap is not None and not gap.identical:
         if gap.constant:
             notes.append("the same gap in every seed: not tested")
         if noise_floor is not None and abs(gap.estimate.mean) <= noise_floor:

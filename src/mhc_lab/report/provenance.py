@@ -19,7 +19,8 @@ from mhc_lab.report.frame import ENVIRONMENT, Study
 from mhc_lab.run_folder import ENDED
 
 PACKAGES = ("mhc-lab", "torch", "triton", "lightning", "torchmetrics", "omegaconf", "optuna", "mlflow", "numpy")
-COMPARABLE = ("corpus_fingerprint", "code_fingerprint", "torch", "device")  # alike in all runs of a fair table
+FAIR = ("corpus_fingerprint", "code_fingerprint")  # where these differ, so do the losses
+COMPARABLE = (*FAIR, "torch", "device")  # alike in all runs of a fair table
 
 
 def provenance(study: Study, export_command: str = "") -> dict[str, Any]:
@@ -31,6 +32,7 @@ def provenance(study: Study, export_command: str = "") -> dict[str, Any]:
     ended = study.cells[study.cells["status"].isin(ENDED)]
     return {
         "study": study.name,
+        "baseline": study.baseline,
         "command": study.spec["command"],
         "export_command": export_command or None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,6 +63,11 @@ def mixtures(study: Study) -> dict[str, dict[str, list[str]]]:
         if groups.ngroups > 1:
             mixed[key] = {str(value): sorted(run_ids.unique()) for value, run_ids in groups}
     return mixed
+
+
+def unfair(study: Study) -> dict[str, dict[str, list[str]]]:
+    """The mixtures that make gaps meaningless: runs of different corpora or code."""
+    return {key: values for key, values in mixtures(study).items() if key in FAIR}
 
 
 def mixture_lines(mixed: dict[str, dict[str, list[str]]]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +15,29 @@ from mhc_lab.run_folder import ENDED
 
 COLUMNS = (
     "row",
+    "baseline",
     "variant",
     "h_res",
     "h_pre",
     "h_post",
     "streams",
+    "cells",
     "seeds",
     "val_loss",
     "val_loss_ci95",
     "loss_gap",
     "loss_gap_ci95_low",
     "loss_gap_ci95_high",
+    "loss_gap_bca95_low",
+    "loss_gap_bca95_high",
+    "p_t",
+    "p_holm",
+    "p_sign_flip",
     "distinguishable",
+    "p_equivalent",
+    "equivalent",
+    "p_no_worse",
+    "no_worse",
     "paper_loss_gap",
     "max_grad_norm",
     "loss_spikes",
@@ -39,9 +52,43 @@ COLUMNS = (
     "peak_memory_mb",
     "note",
 )
+GAPS = (0.01, 0.02, 0.05, 0.1)  # nats per token, of the power estimate
 _MEANS = ("gain_forward", "gain_backward", "composite_gain_forward", "composite_gain_backward")
-_INTEGERS = ("streams", "seeds", "parameters", "flops_per_token")
-_WORDS = ("row", "variant", "h_res", "h_pre", "h_post", "note")
+_KINDS = (
+    dict.fromkeys(("streams", "cells", "seeds", "parameters", "flops_per_token"), "Int64")
+    | dict.fromkeys(("row", "baseline", "variant", "h_res", "h_pre", "h_post", "note"), "string")
+    | dict.fromkeys(("distinguishable", "equivalent", "no_worse"), "boolean")
+)
+
+Losses = Mapping[str, Mapping[int, float]]  # by row and seed
+
+
+@dataclass(frozen=True)
+class Power:
+    """How many seeds would tell a gap from noise, at Holm's strictest step over `tests` rows.
+
+    `sd` is the median over the tested rows of the standard deviation of their paired differences, `control_sd` that
+    of the control arm's; `seeds` and `control_seeds` are the answers for each of `gaps`, None beyond all reason.
+    """
+
+    tests: int
+    gaps: tuple[float, ...]
+    sd: float
+    seeds: tuple[int | None, ...]
+    control_sd: float | None
+    control_seeds: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The row with the lowest loss of those with one baseline, which it is distinguishable from.
+
+    `lead` is its paired gap to the `runner_up`; None where no seed finished in both.
+    """
+
+    row: str
+    runner_up: str
+    lead: stats.PairedGap | None
 
 
 @dataclass(frozen=True)
@@ -49,16 +96,20 @@ class Summary:
     """`frame` has one line a row of the study, in its order, and COLUMNS; blanks are NA.
 
     `notes` are those of each row, in the frame's order; `tested` the rows that Holm's adjustment runs over;
-    `noise_floor` that of `stats.noise_floor`, None without a control arm.
+    `noise_floors` those of `stats.noise_floor` by baseline, where there is a control arm; `best` by baseline, where
+    a row can be marked so. `margin` is the user's, of equivalence.
     """
 
     frame: pd.DataFrame
     notes: list[list[str]]
     tested: list[str]
-    noise_floor: float | None
+    noise_floors: dict[str, float]
+    best: dict[str, Best]
+    power: Power | None
+    margin: float | None
 
 
-def summarize(study: Study) -> Summary:
+def summarize(study: Study, *, margin: float | None = None, gaps: Sequence[float] = GAPS) -> Summary:
     """Summarize a study by row.
 
     val_loss, loss_gap and the gains are means over the seeds that finished. What tells of stability also
@@ -66,35 +117,32 @@ def summarize(study: Study) -> Summary:
     over all steps and seeds, loss_spikes the mean number a run. peak_memory_mb is the largest over seeds.
     ms_per_step and ms_ratio come from the timing pass; where there is none, ms_per_step is the mean of what
     the runs measured and ms_ratio is blank. val_loss_ci95 is the half width of the interval.
-    """
-    names = [row["row"] for row in study.spec["rows"]]
-    losses = {name: losses_by_seed(study, name) for name in names}
-    baseline = losses[study.baseline]
-    floor = stats.noise_floor(losses[study.control], baseline) if study.control else None
-    gaps = {name: stats.paired_gap(losses[name], baseline) for name in names if name != study.baseline}
 
-    # The seeds that survived a divergence are the calm ones: their gap is shown, but not put to the test.
-    calm = [
-        name for name in names if name != study.control and not (study.row_cells(name)["status"] == "diverged").any()
-    ]
-    tests = {name: gap.p for name in calm if (gap := gaps.get(name)) and gap.p is not None}
-    adjusted = dict(zip(tests, stats.holm(list(tests.values())), strict=True))
+    With a `margin` (nats per token) each row is tested for being equivalent to its baseline within it, and for being
+    no worse by more. `gaps` are those that the power estimate is made for.
+    """
+    losses = {row["row"]: losses_by_seed(study, row["row"]) for row in study.rows}
+    floors = _noise_floors(study, losses)
+    compared = [row["row"] for row in study.rows if row["row"] != row["baseline"]]
+    found = {name: stats.paired_gap(losses[name], losses[study.baseline_of(name)]) for name in compared}
+    tests = _tests(study, losses, found, margin)
 
     lines, all_notes = [], []
-    for row in study.spec["rows"]:
-        name = row["row"]
-        gap = gaps.get(name)
-        row_notes = notes.row_notes(study, row, list(losses[name]), gap, floor)
-        line = {key: row[key] for key in ("row", "variant", "h_res", "h_pre", "h_post", "streams", "paper_loss_gap")}
+    for row in study.rows:
+        name, baseline = row["row"], row["baseline"]
+        gap = found.get(name)
+        row_notes = notes.row_notes(study, row, list(losses[name]), gap, floors.get(baseline))
+        line = {key: row[key] for key in ("row", "baseline", "variant", "h_res", "h_pre", "h_post", "streams")}
+        line |= {"paper_loss_gap": row["paper_loss_gap"], "cells": len(study.row_cells(name))}
         line |= _quality(losses[name]) | _stability(study, name) | _cost(study, name)
-        line |= _gap(gap) if name != study.baseline else {"loss_gap": 0.0 if baseline else None}
-        if name in adjusted:
-            line["distinguishable"] = adjusted[name] < stats.ALPHA
-        elif gap is not None and gap.identical and name != study.control:
-            line["distinguishable"] = False
-        lines.append(line | {"note": "; ".join(row_notes)})
+        line |= _gap(gap, losses[name], losses[baseline]) if name != baseline else _no_gap(losses[name])
+        lines.append(line | tests.get(name, {}) | {"note": "; ".join(row_notes)})
         all_notes.append(row_notes)
-    return Summary(_frame(lines), all_notes, list(tests), floor)
+    frame = pd.DataFrame(lines, columns=list(COLUMNS)).astype({name: _KINDS.get(name, "float64") for name in COLUMNS})
+    tested = [name for name, test in tests.items() if test.get("p_holm") is not None]
+    return Summary(
+        frame, all_notes, tested, floors, _best(study, frame, losses), _power(study, losses, tested, gaps), margin
+    )
 
 
 def losses_by_seed(study: Study, row: str) -> dict[int, float]:
@@ -109,20 +157,80 @@ def _finished(study: Study, row: str) -> pd.DataFrame:
     return cells[cells["status"] == "finished"]
 
 
-def _quality(losses: dict[int, float]) -> dict[str, Any]:
+def _noise_floors(study: Study, losses: Losses) -> dict[str, float]:
+    floors = {}
+    for baseline in study.baselines:
+        control = study.control_of(baseline)
+        floor = control and stats.noise_floor(losses[control], losses[study.baseline_of(control)])
+        if floor:
+            floors[baseline] = floor
+    return floors
+
+
+def _tests(
+    study: Study, losses: Losses, gaps: Mapping[str, stats.PairedGap | None], margin: float | None
+) -> dict[str, dict[str, Any]]:
+    """The columns of tests whose p-values are adjusted over the rows of the table.
+
+    The seeds that survived a divergence are the calm ones: their gap is shown, but not put to the test. Nor is the
+    control arm, which is no design of its own.
+    """
+    controls = {row["row"] for row in study.rows if row["control"]}
+    calm = {
+        name: gap
+        for name, gap in gaps.items()
+        if gap and name not in controls and not (study.row_cells(name)["status"] == "diverged").any()
+    }
+    tests: dict[str, dict[str, Any]] = {name: {} for name in calm}
+    apart = {name: gap.p for name, gap in calm.items() if gap.p is not None}
+    for name, p in zip(apart, stats.holm(list(apart.values())), strict=True):
+        tests[name] |= {"p_holm": p, "distinguishable": p < stats.ALPHA}
+    for name, gap in calm.items():
+        if gap.identical:
+            tests[name]["distinguishable"] = False
+    if margin is None:
+        return tests
+    claims = {}
+    for name in calm:
+        differences = stats.paired_differences(losses[name], losses[study.baseline_of(name)])
+        claim = stats.equivalence(list(differences.values()), margin)
+        if claim is not None:
+            claims[name] = claim
+    for claimed, key in (("equivalent", "p_equivalent"), ("no_worse", "p_no_worse")):
+        adjusted = stats.holm([getattr(claim, key) for claim in claims.values()])
+        for name, p in zip(claims, adjusted, strict=True):
+            tests[name] |= {key: p, claimed: p < stats.ALPHA}
+    return tests
+
+
+def _quality(losses: Mapping[int, float]) -> dict[str, Any]:
     if not losses:
         return {"seeds": 0}
     estimate = stats.mean_interval(list(losses.values()))
     return {"seeds": estimate.n, "val_loss": estimate.mean, "val_loss_ci95": estimate.half_width}
 
 
-def _gap(gap: stats.PairedGap | None) -> dict[str, Any]:
+def _no_gap(losses: Mapping[int, float]) -> dict[str, Any]:
+    return {"loss_gap": 0.0 if losses else None}
+
+
+def _gap(gap: stats.PairedGap | None, row: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, Any]:
     if gap is None:
         return {}
     mean, half = gap.estimate.mean, gap.estimate.half_width
     if half is None:
         return {"loss_gap": mean}
-    return {"loss_gap": mean, "loss_gap_ci95_low": mean - half, "loss_gap_ci95_high": mean + half}
+    differences = list(stats.paired_differences(row, baseline).values())
+    bca_low, bca_high = stats.bca_interval(differences) or (None, None)
+    return {
+        "loss_gap": mean,
+        "loss_gap_ci95_low": mean - half,
+        "loss_gap_ci95_high": mean + half,
+        "loss_gap_bca95_low": bca_low,
+        "loss_gap_bca95_high": bca_high,
+        "p_t": gap.p,
+        "p_sign_flip": stats.sign_flip(differences) if gap.p is not None else None,
+    }
 
 
 def _stability(study: Study, row: str) -> dict[str, Any]:
@@ -137,13 +245,42 @@ def _cost(study: Study, row: str) -> dict[str, Any]:
     cells, finished = study.row_cells(row), _finished(study, row)
     line: dict[str, Any] = {key: cells[key].max() for key in ("parameters", "flops_per_token")}  # alike for all seeds
     line["peak_memory_mb"] = finished["peak_memory_mb"].max()
-    timed = study.timing["rows"].get(row) if study.timing else None
-    if timed:
-        return line | {key: timed[key] for key in ("ms_per_step", "ms_ratio")}
-    return line | {"ms_per_step": finished["ms_per_step"].mean()}
+    timed = study.timed(row)
+    if timed is None:
+        return line | {"ms_per_step": finished["ms_per_step"].mean()}
+    return line | {"ms_per_step": timed["ms_per_step"], "ms_ratio": study.time_ratio(row)}
 
 
-def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(lines, columns=list(COLUMNS))
-    kinds = dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_WORDS, "string") | {"distinguishable": "boolean"}
-    return frame.astype({name: kinds.get(name, "float64") for name in COLUMNS})
+def _best(study: Study, frame: pd.DataFrame, losses: Losses) -> dict[str, Best]:
+    """By baseline. Where the lowest loss is not distinguishable from the baseline's, no row is marked."""
+    controls = {row["row"] for row in study.rows if row["control"]}
+    best = {}
+    for baseline in study.baselines:
+        rows = frame[(frame["baseline"] == baseline) & frame["loss_gap"].notna() & ~frame["row"].isin(controls)]
+        ranked = rows.sort_values("loss_gap", kind="stable")
+        if not (ranked["distinguishable"].fillna(False) & (ranked["loss_gap"] < 0)).head(1).any():
+            continue
+        name, runner_up = ranked["row"].iloc[0], ranked["row"].iloc[1]  # the baseline is one of them
+        best[baseline] = Best(name, runner_up, stats.paired_gap(losses[name], losses[runner_up]))
+    return best
+
+
+def _power(study: Study, losses: Losses, tested: Sequence[str], gaps: Sequence[float]) -> Power | None:
+    if not tested:
+        return None
+    sd = statistics.median(_sd(study, losses, name) for name in tested)
+    controls = [row["row"] for row in study.rows if row["control"]]
+    measured = [name for name in controls if len(set(losses[name]) & set(losses[study.baseline_of(name)])) > 1]
+    control_sd = statistics.median(_sd(study, losses, name) for name in measured) if measured else None
+    return Power(
+        len(tested),
+        tuple(gaps),
+        sd,
+        tuple(stats.seeds_needed(gap, sd, tests=len(tested)) for gap in gaps),
+        control_sd,
+        () if control_sd is None else tuple(stats.seeds_needed(gap, control_sd, tests=len(tested)) for gap in gaps),
+    )
+
+
+def _sd(study: Study, losses: Losses, row: str) -> float:
+    return statistics.stdev(stats.paired_differences(losses[row], losses[study.baseline_of(row)]).values())

@@ -13,7 +13,6 @@ from rich.table import Table
 from mhc_lab.report.frame import load
 from mhc_lab.report.layout import lay_out, number_notes
 from mhc_lab.report.summary import summarize
-from mhc_lab.report.tables import FILES, PROVENANCE
 
 WIDTH = 119
 _Justify = Literal["left", "center", "right"]
@@ -32,7 +31,7 @@ COLUMNS: tuple[tuple[str, str, _Justify], ...] = (
 
 
 def print_table(results: Path, study: str, console: Console | None = None) -> None:
-    """Print a study's table with its notes, and where the exported files lie.
+    """Print a study's table with its notes.
 
     Without a `console` it goes to stdout, as wide as the terminal, up to 119 columns. Raises LabError as
     `read_study` does.
@@ -51,13 +50,14 @@ def print_table(results: Path, study: str, console: Console | None = None) -> No
     table.add_column("note")
     distinct, numbers = number_notes(layout.notes)
     for row, row_numbers in zip(layout.rows, numbers, strict=True):
-        table.add_row(*(escape(row[key]) for key, _, _ in columns), ",".join(map(str, row_numbers)))
+        best = row["row"] in layout.best
+        cells = (f"[bold]{escape(row[key])}[/]" if best else escape(row[key]) for key, _, _ in columns)
+        table.add_row(*cells, ",".join(map(str, row_numbers)))
 
     console.print(table)
     for i, note in enumerate(distinct, start=1):
         console.print(f"{i}. {note}", markup=False, highlight=False)
     for line in layout.legend:
         console.print(line, markup=False, highlight=False, style="dim")
-    for name in (*FILES.values(), PROVENANCE):
-        if (loaded.folder / name).is_file():
-            console.print(str(loaded.folder / name), markup=False, highlight=False, soft_wrap=True)
+    for line in layout.warnings:
+        console.print(f"warning: {line}", markup=False, highlight=False, style="yellow")

@@ -7,7 +7,6 @@ became of the process that made it.
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import optuna
 from filelock import Timeout
 from optuna.trial import TrialState
 
+from mhc_lab.command import command_line
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.run_folder import RunFolder, runs_dir
@@ -88,7 +88,7 @@ def ablate(
         plan(loaded, folder, len(places)).print()
         return folder.path
     with interruptible(), _alone(folder):
-        command = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = command or command_line()
         status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
         artifacts: list[Path] = []
         try:
@@ -290,9 +290,13 @@ def _time_rows(folder: StudyFolder, place: Slot) -> None:
 def _report(folder: StudyFolder, command: str) -> list[Path]:
     from mhc_lab.report import export, print_table
 
-    written = export(folder.results, folder.name, command=command)
+    # Whether results of other code are taken was asked before the cells ran.
+    exported = export(folder.results, folder.name, allow_mixed=True, command=command)
     print_table(folder.results, folder.name)
-    return written
+    for path in exported.paths:
+        if path.suffix not in (".svg", ".png"):
+            print(path)
+    return exported.paths
 
 
 @contextmanager

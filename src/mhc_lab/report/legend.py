@@ -1,0 +1,123 @@
+"""The lines under a table: what it lacks, how to read its gaps and its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mhc_lab.report import stats
+from mhc_lab.report.frame import Study
+from mhc_lab.report.provenance import mixture_lines, mixtures
+from mhc_lab.report.summary import Best, Power, Summary
+from mhc_lab.report.texts import with_interval
+from mhc_lab.run_folder import ENDED
+
+
+def warnings(study: Study) -> list[str]:
+    """What a reader must know before the table: cells without a result, baselines without a loss, mixed runs."""
+    lines = []
+    missing = study.cells[~study.cells["status"].isin(ENDED)]
+    if not missing.empty:
+        counts = ", ".join(f"{count} {status}" for status, count in missing["status"].value_counts().items())
+        rows = ", ".join(dict.fromkeys(missing["row"]))
+        lines.append(f"{len(missing)} of {len(study.cells)} cells have no result ({counts}), in rows {rows}")
+    for baseline in study.baselines:
+        if not (study.row_cells(baseline)["status"] == "finished").any():
+            lines.append(f"the baseline {baseline} has no finished run: no gaps to it")
+    return lines + mixture_lines(mixtures(study))
+
+
+def legend(study: Study, summary: Summary) -> list[str]:
+    """How to read the losses and gaps."""
+    seeds = ", ".join(map(str, sorted(study.cells["seed"].unique())))
+    against = study.baseline if len(study.baselines) == 1 else "the row it is measured against"
+    tested = f"{len(summary.tested)} row{'' if len(summary.tested) == 1 else 's'}"
+    return [
+        f"Seeds: {seeds}; the column counts those that finished. Losses in nats per token.",
+        f"Loss gap: row − {against}, mean of the differences by seed. ±: half width of the 95 % t interval "
+        f"(for the gap, the paired one), from {stats.MIN_SEEDS} seeds on.",
+        f"*: distinguishable from {against}: paired t test, Holm-adjusted over {tested}, p < {stats.ALPHA}.",
+        *_other_tests(summary),
+        *_claims(summary, against),
+        *(
+            _best(best, f" of those measured from {baseline}" if len(study.baselines) > 1 else "")
+            for baseline, best in summary.best.items()
+        ),
+        *_floors(study, summary),
+        *([_power(summary.power)] if summary.power else []),
+    ]
+
+
+def details(study: Study) -> list[str]:
+    """How to read the other columns."""
+    timing = "as measured in the training runs, which may have shared the machine; no timing pass"
+    if study.timing:
+        timing = "from a timing pass, row and baseline alternating in one process; ×: median ratio to the baseline"
+    return [
+        "✓ dynamic (per token), (✓) static (learned, the same for all tokens), blank fixed (H_res = I, H_pre = 1/n, "
+        "H_post = ones).",
+        "Gain: Amax gain magnitude forward (row sums) / backward (column sums), the largest over layers; composite: "
+        "of the product up to the output, the largest over start layers. Means over the finished seeds.",
+        "max ‖∇‖: the largest finite gradient norm before clipping, over all steps and seeds. Spikes: loss spikes, "
+        "mean per run. Both count diverged runs too.",
+        f"Time: {timing}. Memory: peak, the largest over the seeds.",
+    ]
+
+
+def _other_tests(summary: Summary) -> list[str]:
+    lines = []
+    if summary.frame["p_sign_flip"].notna().any():
+        lines.append(
+            f"p (sign flips): permutation test of the paired differences, from {stats.MIN_SIGN_FLIP_SEEDS} seeds on."
+        )
+    if summary.frame["loss_gap_bca95_low"].notna().any():
+        lines.append(
+            f"BCa: bootstrap interval of the paired gap, from {stats.MIN_BCA_SEEDS} seeds on: called 95 %, "
+            "nearer 90 % with few."
+        )
+    return lines
+
+
+def _claims(summary: Summary, against: str) -> list[str]:
+    if summary.margin is None:
+        return []
+    return [
+        f"Within ±{summary.margin:g}: equivalent where two one-sided paired t tests (TOST) put the gap to {against} "
+        f"inside the margin, no worse where one puts it below +{summary.margin:g}; Holm-adjusted, p < {stats.ALPHA}."
+    ]
+
+
+def _best(best: Best, among: str) -> str:
+    line = f"Bold: {best.row}, the lowest loss{among}"
+    if best.lead is None:
+        return f"{line}."
+    lead = with_interval(-best.lead.estimate.mean, best.lead.estimate.half_width)
+    p = f", p = {best.lead.p:.2g}" if best.lead.p is not None else ""
+    return f"{line}; ahead of the next, {best.runner_up}, by {lead} (paired{p}, not adjusted)."
+
+
+def _floors(study: Study, summary: Summary) -> list[str]:
+    if not summary.noise_floors:
+        return ["Noise floor: not measured (no control arm)."]
+    lines = []
+    for baseline, floor in summary.noise_floors.items():
+        control = study.control_of(baseline)
+        assert control is not None
+        arms = f"|{control} − {study.baseline_of(control)}|"
+        lines.append(f"Noise floor: {floor:.4f}, the largest {arms} over the seeds.")
+    return lines
+
+
+def _power(power: Power) -> str:
+    level = f"p < {stats.ALPHA}" + (f"/{power.tests}" if power.tests > 1 else "")
+    lines = [f"as the rows' paired differences do (median SD {power.sd:.3g}): {_seeds(power.gaps, power.seeds)}"]
+    if power.control_sd is not None:
+        lines.append(f"as the control arm does (SD {power.control_sd:.3g}): {_seeds(power.gaps, power.control_seeds)}")
+    return (
+        f"Seeds needed, roughly, to tell a gap from noise with {100 * stats.POWER:g} % power (paired t, {level}), "
+        "if it scatters " + "; ".join(lines) + "."
+    )
+
+
+def _seeds(gaps: Sequence[float], seeds: Sequence[int | None]) -> str:
+    counts = ("over 10,000" if count is None else f"{count:,}" for count in seeds)
+    return ", ".join(f"{gap:g} takes {count}" for gap, count in zip(gaps, counts, strict=True))

@@ -1,0 +1,65 @@
+"""Numbers as people read them: rounded by their uncertainty, with a true minus."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+BLANK = "–"
+
+
+def with_interval(mean: float, half_width: float | None, *, sign: bool = False) -> str:
+    """`mean ± half_width` to the second significant digit of the half width; four decimals without one."""
+    if half_width is None or pd.isna(half_width):
+        return decimal(mean, 4, sign=sign)
+    places = _places(half_width)
+    return f"{decimal(mean, places, sign=sign)} ± {half_width:.{places}f}"
+
+
+def interval(low: float, high: float) -> str:
+    """`[low, high]` to the second significant digit of half its width."""
+    if pd.isna(low) or pd.isna(high):
+        return BLANK
+    places = _places((high - low) / 2)
+    return f"[{decimal(low, places, sign=True)}, {decimal(high, places, sign=True)}]"
+
+
+def p_value(p: float) -> str:
+    if pd.isna(p):
+        return BLANK
+    return "< 0.001" if p < 1e-3 else f"{p:.3f}"
+
+
+def _places(half_width: float) -> int:
+    return min(max(1 - math.floor(math.log10(half_width)), 0), 6) if half_width > 0 else 4
+
+
+def decimal(value: float, places: int, *, sign: bool = False) -> str:
+    return f"{value:{'+' if sign else ''}z.{places}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """As short as it is exact, with its sign; 0 has none."""
+    if pd.isna(value):
+        return BLANK
+    return "0" if value == 0 else f"{value:+g}".replace("-", "−")
+
+
+def number(value: float) -> str:
+    """Three digits or so."""
+    if pd.isna(value):
+        return BLANK
+    if abs(value) >= 1e6:
+        return f"{value:.2e}"
+    return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+
+
+def count(value: float) -> str:
+    """Of parameters: 234k, 1.23M."""
+    if pd.isna(value):
+        return BLANK
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.0f}"
