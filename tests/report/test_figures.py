@@ -1,44 +1,487 @@
-"""The figure: what is drawn, and that it is drawn alike twice."""
+"""Figures over rows, steps, layers and cost, and what all figures share: what is drawn, and drawn alike twice."""
 
 from __future__ import annotations
 
-import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from xml.etree import ElementTree
 
-from mhc_lab.report.figures import loss_gap_svg
-from mhc_lab.report.frame import load
-from mhc_lab.report.summary import summarize
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-BLUE = "#0b5fa5"
+sys.path.insert(0, str(Path(__file__).parent))
 
+from figures_data import CurveMaker
 
-def draw(results: Path) -> str:
-    study = load(results, "demo")
-    return loss_gap_svg(study, summarize(study))
+from mhc_lab.report import stats
+from mhc_lab.report.curves import Training
+from mhc_lab.report.figures import gradient_norm, loss_gap, loss_steps, quality_cost, spread
+from mhc_lab.report.figures.labels import around, wrapped
+from mhc_lab.report.figures.labels import spread as spread_labels
+from mhc_lab.report.figures.paper import MHC_FINAL_GAP, OVERHEAD
+from mhc_lab.report.figures.plot import Absent, Material, Plot
+from mhc_lab.report.figures.seed_curves import over_seeds, smooth
+from mhc_lab.report.figures.style import LOST, MAX_ROWS, PAPER, drawing, drawn_rows, png, row_styles, svg
+from mhc_lab.report.summary import losses_by_seed, summarize
 
-
-def test_it_is_well_formed_and_the_same_twice(full_study: Path) -> None:
-    svg = draw(full_study)
-    ElementTree.fromstring(svg)
-    assert svg == draw(full_study)
-
-
-def test_every_row_but_the_baseline_is_named(full_study: Path) -> None:
-    labels = re.findall(r"<!-- (.*?) -->", draw(full_study))
-    names = [row["row"] for row in load(full_study, "demo").spec["rows"]]
-    assert [label for label in labels if label in names] == [name for name in names if name != "identity"]
-
-
-def test_colour_marks_what_is_distinguishable(full_study: Path) -> None:
-    study = load(full_study, "demo")
-    summary = summarize(study)
-    assert BLUE in loss_gap_svg(study, summary)
-    summary.frame["distinguishable"] = False
-    assert BLUE not in loss_gap_svg(study, summary)
+FIGURES = (loss_gap, loss_steps, gradient_norm, spread, quality_cost)
+FINAL = 600  # the last step of generated curves
 
 
-def test_one_seed_and_missing_rows_are_drawn(study) -> None:
-    study.row("identity", [2.5]).row("mhc", [2.4]).row("hc", [None])
-    results = study.save()
-    assert "<svg" in draw(results)
+@pytest.fixture
+def maker(tmp_path: Path) -> CurveMaker:
+    """With a baseline already."""
+    return CurveMaker(tmp_path)
+
+
+def draw(figure: ModuleType, material: Material) -> Plot:
+    with drawing():
+        plot = figure.draw(material)
+    assert isinstance(plot, Plot), plot
+    return plot
+
+
+def lines(axes: Axes, colour: str, *, points: int = 2) -> list[Line2D]:
+    """Of a colour, over steps or layers; those beside the axis have a transform of their own."""
+    found = [line for line in axes.get_lines() if to_hex(line.get_color()) == colour]
+    return [line for line in found if len(line.get_xdata()) >= points and line.get_transform() == axes.transData]
+
+
+def marks(axes: Axes, marker: str) -> list[tuple[float, float]]:
+    return [
+        (float(x), float(y))
+        for line in axes.get_lines()
+        if line.get_marker() == marker and line.get_linestyle() == "None" and line.get_transform() == axes.transData
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    ]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text().replace("\n", "") for text in figure.findobj(match=lambda it: hasattr(it, "get_text"))]
+
+
+# ---- every figure
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda module: module.NAME)
+def test_svg_is_well_formed_and_the_same_twice(figure: ModuleType, maker: CurveMaker) -> None:
+    maker.row("hc", -0.05, ends={1: 30}, paper=-0.027).row("a$b_$ <&> --x", -0.03).row("mhc", -0.04)
+    material = maker.row("control", streams=1, variant="identity", control=True).build({"hc": 1.2, "mhc": 1.4})
+    written = [svg(draw(figure, material).figure, figure.NAME) for _ in range(2)]
+    ElementTree.fromstring(written[0])
+    assert written[0] == written[1]
+    assert png(draw(figure, material).figure).startswith(b"\x89PNG")
+
+
+def one_seed(maker: CurveMaker) -> Material:
+    return CurveMaker(maker.maker.folder, seeds=1).row("mhc", -0.03).build({"mhc": 1.2})
+
+
+def two_seeds(maker: CurveMaker) -> Material:
+    return CurveMaker(maker.maker.folder, seeds=2).row("mhc", -0.03).build()
+
+
+def all_diverged(maker: CurveMaker) -> Material:
+    return maker.row("hc", ends={seed: 10 + seed for seed in range(5)}).build({"hc": 1.2})
+
+
+def nothing_ran(maker: CurveMaker) -> Material:
+    maker.maker.row("mhc", [None] * 5).row("hc", ["failed"] * 5)
+    return maker.build({"mhc": 1.2})
+
+
+def one_point(maker: CurveMaker) -> Material:
+    short = CurveMaker(maker.maker.folder, points=1).row("mhc", -0.03)
+    for row, runs in short.maker.probes.items():
+        short.maker.probes[row] = {seed: replace(run, spread=run.spread[:1]) for seed, run in runs.items()}
+    return short.build()
+
+
+def huge(maker: CurveMaker) -> Material:
+    material = maker.row("mhc", -0.03).row("far", 5.0).build({"mhc": 1.2, "far": 40.0})
+    run = material.training["far"][0]
+    run.train_loss[-3:] = [1e30, 1e38, np.nan]
+    run.grad_norm[-3:] = [1e38, 0.0, np.inf]
+    return material
+
+
+def long_names(maker: CurveMaker) -> Material:
+    for place in range(14):
+        maker.row(f"a_rather_long_name_of_a_row_number_{place:05d}", -0.01 * place, variant=f"mine_{place % 3}")
+    return maker.build({row["row"]: 1.3 for row in maker.maker.rows})
+
+
+@pytest.mark.parametrize(
+    "case",
+    [one_seed, two_seeds, all_diverged, nothing_ran, one_point, huge, long_names],
+    ids=lambda case: case.__name__,
+)
+@pytest.mark.filterwarnings("error")
+def test_bad_cases_are_drawn_or_say_why_not(case: Callable[[CurveMaker], Material], maker: CurveMaker) -> None:
+    material = case(maker)
+    with drawing():
+        for figure in FIGURES:
+            plot = figure.draw(material)
+            if isinstance(plot, Absent):
+                assert plot.name == figure.NAME
+                assert ("; " in plot.reason, plot.reason.endswith(".")) == (True, False)
+            else:
+                ElementTree.fromstring(svg(plot.figure, plot.name))
+                assert np.isfinite([limit for axes in plot.figure.axes for limit in axes.axis()]).all()
+
+
+def test_more_rows_than_can_be_told_apart_are_left_out_and_the_caption_says_so(maker: CurveMaker) -> None:
+    for place in range(MAX_ROWS + 3):
+        maker.row(f"row_{place}", -0.01 * place, variant="hc")
+    maker.row("control", streams=1, variant="identity", control=True)
+    material = maker.build()
+    for figure in (loss_steps, gradient_norm, spread):
+        plot = draw(figure, material)
+        shown = set(texts(plot.figure))
+        assert f"row_{MAX_ROWS - 1}" in shown
+        assert f"row_{MAX_ROWS}" not in shown
+        assert f"Drawn are the first {MAX_ROWS} of {MAX_ROWS + 3} rows." in plot.caption
+    assert drawn_rows(material.study)[0][-1] == "control"
+    assert drawn_rows(material.study, ["row_14"]) == (["row_14"], "")
+
+
+# ---- style, labels
+
+
+def test_rows_keep_the_hue_of_their_variant_and_differ_in_shade_line_or_fill(maker: CurveMaker) -> None:
+    for place in range(8):
+        maker.row(f"hc_{place}", variant="hc")
+    maker.row("mine", variant="mine_a").row("theirs", variant="mine_b").row("control", variant="identity", control=True)
+    styles = row_styles(maker.build().study)
+    assert styles["hc_0"].colour == "#d55e00"
+    assert len({(style.colour, style.line, style.filled) for style in styles.values()}) == len(styles)
+    assert {styles[f"hc_{place}"].marker for place in range(8)} == {"^"}
+    assert styles["mine"].marker != styles["theirs"].marker
+    assert LOST not in {style.line for style in styles.values()}
+    assert styles["control"].face == PAPER
+
+
+def test_labels_stand_apart_in_order_and_as_near_as_can_be() -> None:
+    places = spread_labels([0.5, 0.5, 0.52, 0.9], [0.1, 0.1, 0.1, 0.1])
+    assert places == pytest.approx([0.5067 - 0.1, 0.5067, 0.5067 + 0.1, 0.9], abs=1e-3)
+    assert spread_labels([0.0, 1.0], [0.2, 0.2]) == pytest.approx([0.1, 0.9])
+    assert np.diff(spread_labels([0.5] * 30, [0.1] * 30)) == pytest.approx([0.1] * 29)
+
+
+def test_names_around_points_do_not_cover_one_another() -> None:
+    points = [(100.0 + 7 * place, 100.0) for place in range(6)]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
+    boxes = around(points, ["a_long_name"] * 6, taken, (0, 0, 300, 200))
+    for place, (left, bottom, right, top) in enumerate(boxes):
+        assert 0 <= left < right <= 300
+        assert 0 <= bottom < top <= 200
+        for other in [*boxes[:place], *taken]:
+            assert (
+                right <= other[0] + 1e-6
+                or other[2] <= left + 1e-6
+                or top <= other[1] + 1e-6
+                or other[3] <= bottom + 1e-6
+            )
+
+
+def test_long_names_are_broken_and_very_long_ones_lose_their_middle() -> None:
+    assert wrapped("mhc") == "mhc"
+    broken = wrapped("a_rather_long_name_of_a_row_number_00001")
+    assert max(map(len, broken.split("\n"))) <= 26
+    assert broken.replace("\n", "") == "a_rather_long_name_of_a_row_number_00001"
+    assert "…" in wrapped("x" * 70)
+    assert len(wrapped("x" * 70).replace("\n", "")) <= 60
+
+
+# ---- curves over seeds
+
+
+def test_a_band_is_the_t_interval_of_the_seeds_that_are_left() -> None:
+    x = np.arange(1.0, 5.0)
+    values = np.array([[1, 2, 3, 4], [2, 3, 4, 6], [3, 1, 2, 2], [9, 9, np.nan, np.nan]], dtype=float)
+    line = over_seeds({seed: (x, y) for seed, y in enumerate(values)}, diverged={3})
+    assert line is not None
+    assert line.mean == pytest.approx([3.75, 3.75, 3, 4])
+    for at, left in ((0, 4), (3, 3)):
+        expected = stats.mean_interval(list(values[:left, at]))
+        assert line.high[at] - line.mean[at] == pytest.approx(expected.half_width)
+        assert line.mean[at] - line.low[at] == pytest.approx(expected.half_width)
+    assert list(line.whole) == [True, True, False, False]
+    assert line.ends == [(2.0, 9.0)]
+
+
+def test_a_seed_that_diverged_before_it_logged_a_step_is_missing_from_the_start() -> None:
+    x = np.array([1.0, 2.0])
+    line = over_seeds({0: (x, x), 1: (x, x)}, diverged={2})
+    assert line is not None
+    assert not line.whole.any()
+    assert over_seeds({0: (x, np.array([np.nan, np.inf]))}) is None
+
+
+def test_steps_that_only_some_seeds_logged_are_no_points_unless_the_others_ended() -> None:
+    dense, sparse = np.arange(1.0, 9.0), np.array([2.0, 4.0, 6.0])
+    line = over_seeds({0: (dense, dense), 1: (sparse, sparse)})
+    assert line is not None
+    assert list(line.x) == [2, 4, 6, 7, 8]
+    assert list(line.whole) == [True, True, True, False, False]
+
+
+def test_smoothing_starts_beyond_100_points_and_keeps_straight_lines() -> None:
+    rough = np.random.default_rng(0).standard_normal(100)
+    assert smooth(rough) is rough
+    straight = np.linspace(3, 7, 500)
+    assert smooth(straight) == pytest.approx(straight)
+    pulse = np.zeros(500)
+    pulse[250] = 11
+    assert smooth(pulse)[243:258] == pytest.approx([0, 0, *[1] * 11, 0, 0])
+
+
+# ---- loss over steps
+
+
+def test_loss_steps_are_paired_differences_and_their_interval(maker: CurveMaker) -> None:
+    material = maker.row("mhc", -0.03).build()
+    (axes,) = draw(loss_steps, material).figure.axes
+    rows = material.training
+    gaps = np.array([rows["mhc"][seed].train_loss - rows["identity"][seed].train_loss for seed in range(5)])
+    colour = row_styles(material.study)["mhc"].colour
+    (line,) = lines(axes, colour)
+    assert np.array_equal(line.get_xdata(), rows["mhc"][0].steps)
+    assert line.get_ydata() == pytest.approx(gaps.mean(axis=0))
+    (band,) = axes.collections
+    assert isinstance(band, PolyCollection)
+    mean, half = stats.band(gaps[:, -1:])
+    ends = band.get_paths()[0].vertices
+    assert half is not None
+    assert sorted({round(y, 9) for x, y in ends if x == FINAL}) == pytest.approx([mean[0] - half[0], mean[0] + half[0]])
+    # Early gaps are several times those at the end, and out of sight.
+    assert axes.get_ylim()[1] < np.abs(gaps.mean(axis=0)).max() < 1
+    assert axes.get_ylim()[0] < MHC_FINAL_GAP.value
+    assert any("27B" in text for text in texts(axes.figure))
+
+
+def test_up_to_4_rows_share_a_panel_with_their_bands_more_have_one_each(maker: CurveMaker) -> None:
+    for place in range(4):
+        maker.row(f"row_{place}", -0.01 * place, variant="hc")
+    figure = draw(loss_steps, maker.build()).figure
+    assert [len(axes.collections) for axes in figure.axes] == [4]
+    figure = draw(loss_steps, maker.row("row_4", variant="hc").build()).figure
+    assert [len(axes.collections) for axes in figure.axes] == [0, 1, 1, 1, 1, 1]
+    assert [axes.get_title(loc="left") for axes in figure.axes[1:]] == [f"row_{place}" for place in range(5)]
+
+
+def test_a_diverged_seed_turns_its_line_dotted_and_leaves_a_cross(maker: CurveMaker) -> None:
+    material = maker.row("hc", -0.05, ends={1: 30, 3: 45}).row("mhc", -0.03).build()
+    plot = draw(loss_steps, material)
+    (axes,) = plot.figure.axes
+    colours = {row: style.colour for row, style in row_styles(material.study).items()}
+    whole, lost = lines(axes, colours["hc"], points=5)
+    assert whole.get_xdata()[-1] == 300
+    assert (whole.get_linestyle(), lost.get_linestyle()) == ("-", "--")  # as matplotlib calls any pattern
+    assert lost.get_linewidth() < whole.get_linewidth()
+    assert lost.get_xdata()[-1] == FINAL
+    rows = material.training
+    left = [rows["hc"][seed].train_loss[-1] - rows["identity"][seed].train_loss[-1] for seed in (0, 2, 4)]
+    assert lost.get_ydata()[-1] == pytest.approx(np.mean(left))
+    assert [x for x, _ in marks(axes, "x")] == [300, 450]
+    assert all(y <= axes.get_ylim()[1] for _, y in marks(axes, "x"))
+    assert len(lines(axes, colours["mhc"], points=5)) == 1
+    assert "hc (2 of 5 diverged)" in texts(plot.figure)
+    assert "× marks where a seed ended" in plot.caption
+    # The surges before the ends are many times the gaps: the axis is for the gaps.
+    assert axes.get_ylim()[1] < 0.2
+
+
+def test_a_row_far_off_does_not_flatten_the_others(maker: CurveMaker) -> None:
+    figure = draw(loss_steps, maker.row("mhc", -0.03).row("hc", -0.05).row("far", 5.0).build()).figure
+    assert figure.axes[0].get_ylim()[1] < 0.2
+    assert "far ↑" in texts(figure)
+
+
+def test_the_papers_gap_is_named_in_the_caption_where_it_would_flatten_the_lines(maker: CurveMaker) -> None:
+    material = maker.row("mhc", same=True).build()
+    for run in material.training["mhc"].values():
+        run.train_loss[:] -= 1e-4
+    plot = draw(loss_steps, material)
+    assert plot.figure.axes[0].get_ylim()[0] > MHC_FINAL_GAP.value
+    assert "−0.021 (mHC paper, Fig. 5a), lies outside" in plot.caption
+
+
+def test_captions_say_what_is_smoothed_and_when_there_is_no_band(tmp_path: Path) -> None:
+    few = draw(loss_steps, CurveMaker(tmp_path, seeds=2).row("mhc").build())
+    assert "Nothing is smoothed." in few.caption
+    assert "no bands with fewer than 3 seeds" in few.caption
+    assert not few.figure.axes[0].collections[0].get_paths()
+    many = draw(loss_steps, CurveMaker(tmp_path, points=500).row("mhc").build())
+    assert "moving average over 11 of 500 logged points" in many.caption
+
+
+def test_gaps_are_to_each_rows_own_baseline(maker: CurveMaker) -> None:
+    maker.row("hc_s", -0.05, variant="hc").row("identity_m", -0.5, variant="identity", baseline="identity_m")
+    material = maker.row("hc_m", -0.56, variant="hc", baseline="identity_m").build({"hc_s": 1.2})
+    (axes,) = draw(loss_steps, material).figure.axes
+    (line,) = lines(axes, row_styles(material.study)["hc_m"].colour, points=5)
+    rows = material.training
+    ends = [rows["hc_m"][seed].train_loss[-1] - rows["identity_m"][seed].train_loss[-1] for seed in range(5)]
+    assert line.get_ydata()[-1] == pytest.approx(np.mean(ends))
+    forest = draw(loss_gap, material)
+    assert [label.get_text() for label in forest.figure.axes[0].get_yticklabels()] == ["hc_s", "hc_m"]
+    assert {"minus identity:", "minus identity_m:"} <= set(texts(forest.figure))
+
+
+def test_without_the_plain_residual_as_baseline_the_papers_numbers_are_left_out(maker: CurveMaker) -> None:
+    material = maker.row("mhc", -0.03).row("control", variant="identity", control=True).build()
+    rows = [{**row, "baseline": "identity" if row["control"] else "mhc"} for row in material.study.rows]
+    rows[-1]["tells"] = "mhc"
+    entries = {row: {"baseline": "mhc", "ms_per_step": 20.0, "ms_ratio": 0.8} for row in ("identity", "control")}
+    study = replace(material.study, spec={**material.study.spec, "rows": rows}, timing={"rows": entries})
+    rebased = replace(material, study=study, summary=summarize(study))
+    shown = [draw(figure, rebased) for figure in (loss_gap, loss_steps, quality_cost)]
+    for plot in shown:
+        assert "mHC paper" not in plot.caption
+        assert not [text for text in texts(plot.figure) if "mHC paper" in text]
+        assert "control (minus identity)" in texts(plot.figure)
+    assert "control" in texts(draw(gradient_norm, rebased).figure)
+    noise = marks(shown[0].figure.axes[0], "o")
+    gap = stats.paired_gap(losses_by_seed(study, "control"), losses_by_seed(study, "identity"))
+    assert gap is not None
+    assert (pytest.approx(gap.estimate.mean), 1) in noise
+
+
+# ---- gradient norm
+
+
+def test_gradient_norms_are_geometric_means_and_the_axis_is_logarithmic_from_a_factor_of_30(maker: CurveMaker) -> None:
+    material = maker.row("mhc", -0.03).build()
+    (axes,) = draw(gradient_norm, material).figure.axes
+    assert axes.get_yscale() == "linear"
+    for row in ("identity", "mhc"):
+        (line,) = lines(axes, row_styles(material.study)[row].colour, points=5)
+        norms = np.array([run.grad_norm for run in material.training[row].values()])
+        assert line.get_ydata() == pytest.approx(np.exp(np.log(norms).mean(axis=0)))
+    for run in material.training["mhc"].values():
+        run.grad_norm[:10] *= 100
+    (axes,) = draw(gradient_norm, material).figure.axes
+    assert axes.get_yscale() == "log"
+
+
+# ---- spread
+
+
+def test_spread_is_drawn_over_layers_of_rows_with_several_streams(maker: CurveMaker) -> None:
+    material = maker.row("mhc", spread=0.2).row("hc", spread=1e-3).row("twin", spread=1e-9, variant="mhc").build()
+    plot = draw(spread, material)
+    (axes,) = plot.figure.axes
+    styles = row_styles(material.study)
+    assert not lines(axes, styles["identity"].colour)
+    for row in ("mhc", "hc"):
+        (line,) = lines(axes, styles[row].colour)
+        values = np.array([probe.spread for probe in material.probes[row].values()])
+        assert list(line.get_xdata()) == list(range(1, 9))
+        assert line.get_ydata() == pytest.approx(np.exp(np.log(values).mean(axis=0)))
+    assert not lines(axes, styles["twin"].colour)
+    assert "equal streams: twin" in texts(plot.figure)
+    assert axes.get_yscale() == "log"
+
+
+def test_spread_says_why_it_is_absent(maker: CurveMaker) -> None:
+    absent = spread.draw(maker.build())
+    assert isinstance(absent, Absent)
+    assert "single stream" in absent.reason
+    absent = spread.draw(maker.row("twin", spread=0.0).build())
+    assert isinstance(absent, Absent)
+    assert "twin stay equal" in absent.reason
+
+
+# ---- loss gap
+
+
+def test_loss_gap_shows_every_seed_the_mean_and_what_is_distinguishable(maker: CurveMaker) -> None:
+    maker.row("mhc", -0.2, paper=-0.027).row("hc", 0.0).row("twin", same=True, variant="mhc")
+    material = maker.row("control", streams=1, variant="identity", control=True).build()
+    plot = draw(loss_gap, material)
+    (axes,) = plot.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["mhc", "hc", "twin", "control"]
+    frame = material.summary.frame.set_index("row")
+    assert frame.loc["mhc", "distinguishable"]
+    assert not frame.loc["hc", "distinguishable"]
+    styles = row_styles(material.study)
+    for row, place, filled in (("mhc", 0, True), ("hc", 1, False)):
+        dots = [x for x, y in marks(axes, ".") if y == place + 0.24]
+        own, base = losses_by_seed(material.study, row), losses_by_seed(material.study, "identity")
+        assert dots == pytest.approx([own[seed] - base[seed] for seed in range(5)])
+        assert (frame.loc[row, "loss_gap"], place) in [pytest.approx(at) for at in marks(axes, styles[row].marker)]
+        faces = [line.get_markerfacecolor() for line in axes.get_lines() if line.get_marker() == styles[row].marker]
+        assert faces[0] == (styles[row].colour if filled else PAPER)
+        (bar,) = [line for line in lines(axes, styles[row].colour) if line.get_linestyle() == "-"]
+        assert list(bar.get_xdata()) == pytest.approx(
+            [frame.loc[row, f"loss_gap_ci95_{end}"] for end in ("low", "high")]
+        )
+    assert marks(axes, "|") == [(-0.027, 0)]
+    assert "identical" in texts(plot.figure)
+    (band,) = axes.patches
+    assert band.get_extents().transformed(axes.transData.inverted()).x1 == pytest.approx(
+        material.summary.noise_floors["identity"]
+    )
+
+
+def test_rows_far_off_or_without_a_seed_keep_their_line(maker: CurveMaker) -> None:
+    maker.row("mhc", -0.03).row("hc", -0.05).row("far", 5.0)
+    maker.maker.row("crashed", ["failed"] * 5)
+    plot = draw(loss_gap, maker.build())
+    (axes,) = plot.figure.axes
+    assert axes.get_xlim()[1] < 1
+    assert marks(axes, ">") == [(axes.get_xlim()[1], 2)]
+    assert {"+5", "no seed finished", "crashed (0 of 5 seeds)"} <= set(texts(plot.figure))
+
+
+# ---- quality against cost
+
+
+def test_quality_against_cost_has_a_point_a_row_and_a_front(maker: CurveMaker) -> None:
+    maker.row("mhc", -0.03).row("hc", -0.06).row("dear", -0.05, variant="orthogonal").row(
+        "untimed", -0.01, variant="mine"
+    )
+    material = maker.build({"mhc": 1.2, "hc": 1.3, "dear": 1.5})
+    plot = draw(quality_cost, material)
+    (axes,) = plot.figure.axes
+    gaps = dict(zip(material.summary.frame["row"], material.summary.frame["loss_gap"], strict=True))
+    points = {row: (ratio, gaps[row]) for row, ratio in (("mhc", 1.2), ("hc", 1.3), ("dear", 1.5))}
+    for row, at in points.items():
+        assert pytest.approx(at) in marks(axes, row_styles(material.study)[row].marker)
+    assert (1, 0) in marks(axes, "o")
+    assert any(list(line.get_xdata()) == [OVERHEAD.value] * 2 for line in axes.get_lines())
+    (front,) = [line for line in axes.get_lines() if len(line.get_xdata()) == 5]
+    steps = [(1, 0), (1.2, 0), points["mhc"], (1.3, points["mhc"][1]), points["hc"]]
+    assert np.array(front.get_xydata()) == pytest.approx(np.array(steps))
+    assert "Without a gap or a time: untimed." in plot.caption
+
+
+def test_without_a_timing_pass_there_is_no_cost(maker: CurveMaker) -> None:
+    absent = quality_cost.draw(maker.row("mhc", -0.03).build())
+    assert isinstance(absent, Absent)
+    assert "no timing pass" in absent.reason
+
+
+def test_dear_rows_have_a_logarithmic_axis_with_plain_numbers(maker: CurveMaker) -> None:
+    plot = draw(quality_cost, maker.row("mhc", -0.03).row("hc", -0.04).build({"mhc": 1.2, "hc": 20.0}))
+    plot.figure.draw_without_rendering()
+    labels = [label.get_text() for label in plot.figure.axes[0].get_xticklabels()]
+    assert {"1", "2", "5", "10"} <= set(labels)
+
+
+def test_training_without_a_common_step_is_absent(maker: CurveMaker) -> None:
+    material = maker.row("mhc").build()
+    empty = Training(np.array([7.0]), np.array([1.0]), np.array([0.0]))
+    strange = replace(material, training={"identity": material.training["identity"], "mhc": {0: empty}})
+    absent = loss_steps.draw(strange)
+    assert isinstance(absent, Absent)
+    assert absent.reason.startswith("no row and its baseline logged training steps")

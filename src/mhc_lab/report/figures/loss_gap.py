@@ -2,72 +2,138 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Hashable
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
 
+from mhc_lab.report.figures.labels import column_width, wrapped
+from mhc_lab.report.figures.plot import Absent, Material, Plot
+from mhc_lab.report.figures.row_gaps import NO_GAP, RowGap, interval_text, readable, row_gaps
+from mhc_lab.report.figures.seed_curves import row_text, seeds_text
+from mhc_lab.report.figures.style import GRID, INK, MUTED, PAPER, REFERENCE, RowStyle, drawn_rows, row_styles
 from mhc_lab.report.frame import Study
-from mhc_lab.report.stats import paired_differences
-from mhc_lab.report.summary import Summary, losses_by_seed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_APART, _ALIKE, _PAPER = "#0b5fa5", "#7a7a7a", "#c2571a"
+NAME = "loss_gap"
+MOST = 40  # rows; as many as a page is high
+_WIDTH = 7.0
+_TOP, _BOTTOM = 0.28, 0.48  # inches above and below the rows
 
 
-def loss_gap_svg(study: Study, summary: Summary) -> str:
-    """One line a row: dots are seeds, the bar is the mean with its 95 % paired t interval, the band the noise floor.
+def draw(material: Material) -> Plot | Absent:
+    """One line a row: dots are seeds, the bar is the mean with its 95 % paired t interval, the band the noise floor."""
+    study = material.study
+    rows, left_out = drawn_rows(study, most=MOST)
+    compared = [row for row in rows if row != study.baseline_of(row)]
+    gaps = row_gaps(material, compared)
+    if not gaps:
+        return Absent(NAME, NO_GAP)
 
-    Rows that are distinguishable from the baseline are blue and filled, the others grey and open; a tick below a row
-    is the paper's gap.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    baseline = losses_by_seed(study, study.baseline)
-    rows = [row for row in summary.frame.to_dict("records") if row["row"] != study.baseline]
-    # Same bytes for the same numbers: no date, no random ids.
-    with mpl.rc_context({"svg.hashsalt": study.name, "font.size": 9, "font.family": "DejaVu Sans"}):
-        figure, axes = plt.subplots(figsize=(7.0, 0.9 + 0.34 * len(rows)), layout="constrained")
-        if summary.noise_floor is not None:
-            axes.axvspan(-summary.noise_floor, summary.noise_floor, color="#e9e9e9", zorder=0)
-            axes.text(
-                summary.noise_floor, -0.62, "noise floor ", color="#5c5c5c", fontsize=7.5, va="center", ha="right"
-            )
-        axes.axvline(0, color="black", linewidth=0.8, zorder=1)
-        for place, row in enumerate(rows):
-            gaps = paired_differences(losses_by_seed(study, str(row["row"])), baseline)
-            _draw_row(axes, place, row, list(gaps.values()))
-        axes.set_yticks(range(len(rows)), [str(row["row"]) for row in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.9)
-        axes.set_xlabel(f"validation loss − {study.baseline} (nats per token), {_seeds(summary)}")
-        axes.spines[["top", "right"]].set_visible(False)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-        plt.close(figure)
-    return out.getvalue()
-
-
-def _draw_row(axes: Axes, place: int, row: dict[Hashable, Any], gaps: list[float]) -> None:
-    apart = row["distinguishable"] is True
-    color = _APART if apart else _ALIKE
-    axes.plot(gaps, [place + 0.18] * len(gaps), ".", color=color, alpha=0.55, markersize=4)
-    mean, low, high = (row[key] for key in ("loss_gap", "loss_gap_ci95_low", "loss_gap_ci95_high"))
-    if isinstance(low, float) and isinstance(high, float) and not pd.isna(low):
-        axes.plot([low, high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
-    if isinstance(mean, float) and not pd.isna(mean):
-        axes.plot([mean], [place], "o", color=color, markersize=6, markerfacecolor=color if apart else "white")
-    paper = row["paper_loss_gap"]
-    if isinstance(paper, float) and not pd.isna(paper):
-        axes.plot([paper], [place + 0.34], "|", color=_PAPER, markersize=7, markeredgewidth=1.6)
-        axes.text(paper, place + 0.34, " paper", color=_PAPER, fontsize=6.5, va="center")
+    groups = {base: _group(study, compared, base) for base in study.baselines}
+    groups = {base: group for base, group in groups.items() if group}
+    heads = len(groups) > 1
+    names = {row: wrapped(row_text(study, row, gap=True)) for row in compared}
+    figure, axes = _axes(names, [f"minus {base}:" for base in groups] if heads else [])
+    axes.set_xlim(*readable(list(gaps.values()), [gap.paper for gap in gaps.values() if gap.paper]))
+    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    places: dict[str, int] = {}
+    slot = 0
+    for base, group in groups.items():
+        if heads:
+            _say(axes, -0.01, slot, f"minus {base}:", "right")
+            slot += 1
+        _floor(axes, material.summary.noise_floors.get(base), slot - 0.5, slot + len(group) - 0.5)
+        places |= {row: slot + place for place, row in enumerate(group)}
+        slot += len(group)
+    styles = row_styles(study)
+    for row, place in places.items():
+        if row in gaps:
+            _draw(axes, place, gaps[row], styles[row])
+        else:
+            _say(axes, 0.01, place, "no seed finished", "left")
+    _paper(axes, [(gaps[row].paper, place) for row, place in places.items() if row in gaps])
+    axes.set_yticks(list(places.values()), [names[row] for row in places], fontsize=7.5, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x")
+    what = "its baseline's" if heads else next(iter(groups))
+    axes.set_xlabel(f"validation loss − {what} (nats per token)", parse_math=False)
+    return Plot(NAME, "Loss gap of every row", _caption(gaps, heads, material, left_out), figure)
 
 
-def _seeds(summary: Summary) -> str:
-    counts = sorted({int(count) for count in summary.frame["seeds"] if count})
-    return f"{counts[0]}–{counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' if counts[0] > 1 else ''}"
+def _axes(names: Mapping[str, str], heads: Sequence[str]) -> tuple[Figure, Axes]:
+    """A figure as high as its rows and the heads of their groups need, and room for the names at its left."""
+    slots = len(names) + len(heads)
+    pitch = max(0.32 if slots <= 16 else 0.25, 0.14 * max(name.count("\n") + 1 for name in names.values()) + 0.03)
+    left = column_width([*names.values(), *heads]) - 0.25
+    height = _TOP + pitch * slots + _BOTTOM
+    figure = Figure(figsize=(_WIDTH, height), facecolor=PAPER)
+    box = (left / _WIDTH, _BOTTOM / height, (_WIDTH - left - 0.3) / _WIDTH, pitch * slots / height)
+    axes = figure.add_axes(box)
+    axes.set_ylim(slots - 0.5, -0.5)
+    return figure, axes
+
+
+def _group(study: Study, rows: list[str], baseline: str) -> list[str]:
+    """The rows measured from one baseline, and the control arm that tells of it."""
+    control = study.control_of(baseline)
+    controls = {row["row"] for row in study.rows if row["control"]}
+    return [row for row in rows if row == control or (study.baseline_of(row) == baseline and row not in controls)]
+
+
+def _caption(gaps: dict[str, RowGap], heads: bool, material: Material, left_out: str) -> str:
+    caption = (
+        f"Validation loss of each row minus {'its own' if heads else 'the'} baseline's: dots are seeds, bars the "
+        f"mean over {seeds_text(len(gap.seeds) for gap in gaps.values())} {interval_text(gaps.values())}. "
+        f"Filled: distinguishable from the baseline (Holm-adjusted p < .05)."
+    )
+    if material.summary.noise_floors:
+        caption += " Band: noise floor, the largest difference of the control arm."
+    if any(gap.paper for gap in gaps.values()):
+        caption += " Ticks: the gaps of the mHC paper, Table 1."
+    return caption + left_out
+
+
+def _floor(axes: Axes, floor: float | None, top: float, bottom: float) -> None:
+    """The band of one baseline's noise floor behind its rows, named above."""
+    if floor is not None:
+        sides, ends = [-floor, floor, floor, -floor], [top, top, bottom, bottom]
+        axes.fill(sides, ends, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+        look: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "bottom", "fontsize": 7.5}
+        at = min(floor, max(axes.get_xlim()))
+        axes.annotate(f"noise floor ±{floor:.2g}", (at, top), (-2, 1.5), color=MUTED, **look)
+
+
+def _say(axes: Axes, x: float, place: int, text: str, side: str) -> None:
+    """A remark in a row's line; x from 0 to 1 across the axis."""
+    across = blended_transform_factory(axes.transAxes, axes.transData)
+    look: dict[str, Any] = {"color": MUTED, "fontsize": 7.5, "va": "center", "ha": side, "parse_math": False}
+    axes.text(x, place, text, transform=across, **look)
+
+
+def _paper(axes: Axes, gaps: Sequence[tuple[float | None, int]]) -> None:
+    """A tick at the paper's gap of each row that has one, the first of them named."""
+    ticks = [(gap, place) for gap, place in gaps if gap]
+    if ticks:
+        axes.plot(*zip(*ticks, strict=True), "|", color=REFERENCE, markersize=11, markeredgewidth=1.6)
+        look: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7.5, "color": REFERENCE}
+        axes.annotate("paper", ticks[0], (4, 0), **look)
+
+
+def _draw(axes: Axes, place: int, gap: RowGap, style: RowStyle) -> None:
+    low, high = axes.get_xlim()
+    if not low <= gap.mean <= high:
+        edge, mark, side, away = (high, ">", "right", 0.98) if gap.mean > high else (low, "<", "left", 0.02)
+        axes.plot([edge], [place], mark, color=style.colour, markersize=6, clip_on=False)
+        _say(axes, away, place, f"{gap.mean:+.3g}".replace("-", "−"), side)
+        return
+    axes.plot(gap.seeds, [place + 0.24] * len(gap.seeds), ".", color=style.colour, alpha=0.6, markersize=4)
+    if gap.interval:
+        axes.plot(gap.interval, [place, place], color=style.colour, linewidth=2, solid_capstyle="butt")
+    face = style.colour if gap.distinguishable else PAPER
+    axes.plot([gap.mean], [place], style.marker, color=style.colour, markersize=6, markerfacecolor=face)
+    if gap.identical:
+        axes.annotate("identical", (gap.mean, place), (7, 0), textcoords="offset points", va="center", fontsize=7.5)
