@@ -1,0 +1,302 @@
+"""The report page in a real headless Chromium: it opens, sorts, unfolds, turns dark, prints, and fits a phone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+GAP = 7  # the column of the loss gap
+CONTRAST = """
+const seen = (colour) => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
+  const context = canvas.getContext("2d");
+  context.fillStyle = colour;
+  context.fillRect(0, 0, 1, 1);
+  return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => {
+    const value = part / 255;
+    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  });
+};
+const light = (colour) => seen(colour).reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = (element) => {
+  for (; element; element = element.parentElement) {
+    const colour = getComputedStyle(element).backgroundColor;
+    if (!colour.endsWith(", 0)")) return colour;
+  }
+  return "white";
+};
+const texts = [...document.querySelectorAll("body *:not(script):not(style):not(svg *)")].filter((element) =>
+  element.checkVisibility() && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
+return texts.map((element) => {
+  const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
+  return [(a + 0.05) / (b + 0.05), element.outerHTML.slice(0, 80)];
+}).filter(([ratio]) => ratio < 4.5);
+"""
+
+
+class Page:
+    """The report page in a browser."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def cdp(self, command: str, **parameters: Any) -> Any:
+        return self.driver.execute_cdp_cmd(command, parameters)
+
+    def width(self, width: int, height: int = 800) -> None:
+        phone = width < 600
+        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+
+    def system(self, theme: str) -> None:
+        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+
+    def open(self, file: Path) -> None:
+        self.width(1280)
+        self.system("light")
+        self.driver.get_log("browser")
+        self.driver.get_log("performance")
+        self.driver.get(file.as_uri())
+
+    def names(self) -> list[str]:
+        """Of the rows, from the top."""
+        return self.run("return [...document.querySelectorAll('#results .name > button')].map((b) => b.textContent)")
+
+    def column(self, place: int) -> list[str]:
+        script = "return [...results.tBodies].map((body) => body.rows[0].cells[arguments[0]].dataset.sort)"
+        return self.run(script, place)
+
+    def head(self, place: int) -> Any:
+        return self.driver.find_elements("css selector", "#results > thead th")[place]
+
+    def shown(self) -> list[str]:
+        """The ids of what is open."""
+        return self.run("return [...document.querySelectorAll('.more')].filter((m) => m.offsetHeight).map((m) => m.id)")
+
+    def colours(self) -> tuple[str, str, str]:
+        """Of the page, of its text, and of the text in a figure."""
+        return self.run(
+            "const colour = (element, key) => getComputedStyle(element)[key];"
+            "return [colour(document.body, 'backgroundColor'), colour(document.body, 'color'),"
+            "colour(document.querySelector('#loss_steps svg use'), 'fill')]"
+        )
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(driver, full_study, write_config, draw_page, tmp_path) -> Page:
+    for row, variant in (("identity", "identity"), ("mhc", "mhc"), ("hc", "hc")):
+        write_config(row, variant)
+    file = tmp_path / "report.html"
+    file.write_text(draw_page(full_study), encoding="utf-8")
+    opened = Page(driver)
+    opened.open(file)
+    return opened
+
+
+def test_it_opens_without_a_complaint_or_a_request(page) -> None:
+    assert page.driver.title == "Residual variants at nano scale"
+    for button in page.driver.find_elements("css selector", "#results button, #all, #theme"):
+        page.run("arguments[0].click()", button)
+    assert page.driver.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in page.driver.get_log("performance")]
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert asked == [page.driver.current_url]
+
+
+def test_a_head_sorts_up_down_and_back(page) -> None:
+    before = page.names()
+    button = page.head(GAP).find_element("css selector", "button")
+
+    button.click()
+    numbers = [float(value) for value in page.column(GAP)]
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) > 2
+    assert page.head(GAP).get_attribute("aria-sort") == "ascending"
+
+    button.send_keys("\ue007")  # Enter
+    assert [float(value) for value in page.column(GAP)] == sorted(numbers, reverse=True)
+    assert page.head(GAP).get_attribute("aria-sort") == "descending"
+
+    button.send_keys(" ")
+    assert page.names() == before
+    assert page.head(GAP).get_attribute("aria-sort") is None
+
+
+def test_blanks_are_last_both_ways_and_words_sort_as_words(page) -> None:
+    button = page.head(GAP + 1).find_element("css selector", "button")
+    for turn in (False, True):
+        button.click()
+        values = page.column(GAP + 1)
+        known = [float(value) for value in values if value]
+        assert 0 < len(known) < len(values)
+        assert [float(value) for value in values[: len(known)]] == sorted(known, reverse=turn)
+    page.head(0).find_element("css selector", "button").click()
+    assert page.names() == sorted(page.names())
+    assert page.head(GAP + 1).get_attribute("aria-sort") is None
+
+
+def test_a_row_opens_by_keyboard_and_stays_open_when_sorted(page) -> None:
+    assert page.shown() == []
+    button = page.driver.find_element("xpath", "//button[text()='hc']")
+    assert button.get_attribute("aria-expanded") == "false"
+    button.send_keys("\ue007")
+    more = button.get_attribute("aria-controls")
+    assert (button.get_attribute("aria-expanded"), page.shown()) == ("true", [more])
+    text = page.driver.find_element("id", more).text
+    for part in ("residual.variant", "identity → hc", "out of memory", "diverged"):
+        assert part in text
+
+    page.head(GAP).find_element("css selector", "button").click()
+    assert page.run("return arguments[0].closest('tbody').rows[1].id", button) == more
+    assert page.shown() == [more]
+    button.send_keys(" ")
+    assert page.shown() == []
+
+
+def test_all_rows_open_and_close_at_once(page) -> None:
+    button = page.driver.find_element("id", "all")
+    button.click()
+    assert len(page.shown()) == len(page.names())
+    assert button.text == "Close all rows"
+    button.click()
+    assert page.shown() == []
+
+
+def test_dark_is_dark_in_the_figures_too(page) -> None:
+    light = page.colours()
+    page.system("dark")
+    dark = page.colours()
+    assert all(was != now for was, now in zip(light, dark, strict=True))
+    assert dark[1] == dark[2]
+    assert page.run("return getComputedStyle(document.querySelector('#loss_steps svg path')).fill") == dark[0]
+
+    toggle = page.driver.find_element("id", "theme")
+    assert toggle.get_attribute("aria-label") == "Light theme"
+    toggle.click()
+    assert page.colours() == light
+    toggle.click()
+    assert page.colours() == dark
+    assert page.run("return location.protocol === 'file:' && document.cookie === ''")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_told_from_what_is_behind_it(page, theme: str) -> None:
+    page.system(theme)
+    page.driver.find_element("id", "all").click()
+    assert page.run(CONTRAST) == []
+
+
+def test_it_fits_a_phone(page) -> None:
+    page.width(360, 740)
+    page.driver.find_element("id", "all").click()
+    assert page.run("return document.scrollingElement.scrollWidth") == 360
+    sizes = page.run(
+        "return [...document.querySelectorAll('body *:not(script):not(style):not(svg *)')].filter((element) =>"
+        "element.checkVisibility() && element.innerText?.trim())"
+        ".map((element) => parseFloat(getComputedStyle(element).fontSize))"
+    )
+    assert min(sizes) >= 12
+    figure = page.run("return document.querySelector('#loss_steps svg').getBoundingClientRect().width")
+    assert figure > 600  # its own box scrolls; shrunk to the phone its letters would be 5 px high
+
+
+def test_the_first_column_stays_and_covers_what_passes_under_it(page) -> None:
+    page.width(360, 740)
+    scroll = "const box = results.parentElement; box.scrollLeft = 300; "
+    assert page.run(scroll + "return box.scrollLeft") == 300
+    left, right, opaque, on_top = page.run(
+        scroll + "const name = results.tBodies[2].rows[0].cells[0]; const at = name.getBoundingClientRect();"
+        "name.scrollIntoView({ block: 'center', behavior: 'instant' });"
+        "const now = name.getBoundingClientRect();"
+        "const top = document.elementFromPoint(now.right - 4, now.top + now.height / 2);"
+        "return [now.left - box.getBoundingClientRect().left, now.width / box.clientWidth,"
+        "getComputedStyle(name).backgroundColor === getComputedStyle(document.body).backgroundColor,"
+        "name.contains(top)]"
+    )
+    assert left == 0
+    assert right < 0.6  # there is room for the others
+    assert opaque
+    assert on_top
+
+
+def test_what_a_row_opens_to_is_in_view_wherever_the_table_stands(page) -> None:
+    page.width(360, 740)
+    page.driver.find_element("id", "all").click()
+    left, right = page.run(
+        "const box = results.parentElement; box.scrollLeft = 300;"
+        "const inside = document.querySelector('.inside').getBoundingClientRect();"
+        "const around = box.getBoundingClientRect(); return [inside.left - around.left, around.right - inside.right]"
+    )
+    assert abs(left) < 1
+    assert abs(right) < 1
+
+
+def test_it_prints_light_with_what_is_open(page) -> None:
+    page.system("dark")
+    page.driver.find_element("xpath", "//button[text()='mhc']").click()
+    page.cdp("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    white, ink, figure = page.colours()
+    assert white == "rgb(255, 255, 255)"
+    assert ink == figure == "rgb(26, 26, 27)"
+    assert page.run("return [...document.querySelectorAll('#all, #theme')].map((b) => b.checkVisibility())") == [
+        False,
+        False,
+    ]
+    assert len(page.shown()) == 1
+    page.cdp("Emulation.setEmulatedMedia", media="")
+    pdf = base64.b64decode(page.cdp("Page.printToPDF", preferCSSPageSize=True)["data"])
+    assert pdf.startswith(b"%PDF")
+
+
+def test_without_scripts_everything_is_open(page) -> None:
+    page.cdp("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        page.driver.refresh()
+        buttons = page.driver.find_elements("css selector", "#results button")
+        assert buttons
+        assert not any(button.is_enabled() for button in buttons)
+        more = page.driver.find_elements("css selector", ".more")
+        assert len(more) == 6
+        assert all(one.size["height"] > 50 for one in more)
+        assert not page.driver.find_element("id", "theme").is_displayed()
+        assert not page.driver.find_element("id", "all").is_displayed()
+    finally:
+        page.cdp("Emulation.setScriptExecutionDisabled", value=False)
