@@ -37,6 +37,22 @@ def test_a_row_that_cannot_be_timed_costs_the_others_nothing(tiny, monkeypatch, 
     assert "row 'mhc' could not be timed: MemoryError" in capsys.readouterr().err
 
 
+def test_a_baseline_that_cannot_be_timed_costs_the_other_sizes_nothing(tiny, monkeypatch, capsys):
+    build = timing.build_model
+
+    def out_of_memory(config, vocab_size):
+        if config.model.blocks == 3:
+            raise MemoryError
+        return build(config, vocab_size)
+
+    monkeypatch.setattr(timing, "build_model", out_of_memory)
+    configs = {"small": tiny("residual=identity"), "large": tiny("residual=identity", "model.blocks=3")}
+    configs |= {"large_mhc": tiny("residual=mhc", "model.blocks=3"), "small_mhc": tiny("residual=mhc")}
+    found = timing.time_rows(configs, {name: name.removesuffix("_mhc") for name in configs}, steps=2)
+    assert {name: row["baseline"] for name, row in found["rows"].items()} == {"small": "small", "small_mhc": "small"}
+    assert capsys.readouterr().err.count("could not be timed: MemoryError") == 2
+
+
 def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "STEPS", 2)
     rows = {"identity": folder("residual=identity"), "hc": folder("residual=hc")}

@@ -43,14 +43,15 @@ def time_rows(configs: Mapping[str, RunConfig], baselines: Mapping[str, str], *,
     trainer = next(iter(configs.values())).trainer
     device = accelerator(trainer)
     torch.set_num_threads(threads(trainer))
-    references: dict[str, _Stepper] = {}
-    rows = {}
-    for name, config in configs.items():
+    rows: dict[str, dict[str, Any]] = {}
+    held, reference = "", None  # one at a time: the baselines of several sizes need not fit side by side
+    for name, config in sorted(configs.items(), key=lambda item: list(configs).index(baselines[item[0]])):
         baseline = baselines[name]
-        if baseline not in references:
-            references[baseline] = _Stepper(configs[baseline], device)
         try:
-            pairs = list(_pairs(references[baseline], _Stepper(config, device), steps))
+            if baseline != held or reference is None:
+                reference = None
+                held, reference = baseline, _Stepper(configs[baseline], device)
+            pairs = list(_pairs(reference, _Stepper(config, device), steps))
         except (RuntimeError, MemoryError) as error:  # out of memory, mostly: the other rows are still worth their time
             print(f"warning: row '{name}' could not be timed: {type(error).__name__}: {error}", file=sys.stderr)
             continue
@@ -60,7 +61,8 @@ def time_rows(configs: Mapping[str, RunConfig], baselines: Mapping[str, str], *,
             "ms_ratio": statistics.median(own / base for base, own in pairs),
             "samples": len(pairs),
         }
-    return {"device": device_name(trainer), "threads": threads(trainer), "rows": rows}
+    in_order = {name: rows[name] for name in configs if name in rows}
+    return {"device": device_name(trainer), "threads": threads(trainer), "rows": in_order}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
