@@ -1,16 +1,23 @@
-"""Generated studies whose curves look like those of training, for the figures over steps, layers, rows and cost."""
+"""Generated studies whose curves look like those of training, for the figures over steps, layers, rows and cost,
+and what is read off the figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from material import MaterialMaker
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mhc_lab.report.curves import Probe, Training
-from mhc_lab.report.figures.plot import Material
+from mhc_lab.report.figures.plot import Material, Plot
+from mhc_lab.report.figures.style import drawing
 from mhc_lab.report.summary import summarize
 
 LAYERS = 8
@@ -115,3 +122,29 @@ class CurveMaker:
             }
             study = replace(study, timing={"device": "a CPU", "threads": 1, "rows": entries})
         return replace(material, study=study, summary=summarize(study))
+
+
+def draw(figure: ModuleType, material: Material) -> Plot:
+    with drawing():
+        plot = figure.draw(material)
+    assert isinstance(plot, Plot), plot
+    return plot
+
+
+def lines(axes: Axes, colour: str, *, points: int = 2) -> list[Line2D]:
+    """Of a colour, over steps or layers; those beside the axis have a transform of their own."""
+    found = [line for line in axes.get_lines() if to_hex(line.get_color()) == colour]
+    return [line for line in found if len(line.get_xdata()) >= points and line.get_transform() == axes.transData]
+
+
+def marks(axes: Axes, marker: str) -> list[tuple[float, float]]:
+    return [
+        (float(x), float(y))
+        for line in axes.get_lines()
+        if line.get_marker() == marker and line.get_linestyle() == "None" and line.get_transform() == axes.transData
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    ]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text().replace("\n", "") for text in figure.findobj(match=lambda it: hasattr(it, "get_text"))]

@@ -46,6 +46,11 @@ def training(losses: Sequence[float], *, every: int = 10) -> Training:
     return Training(steps, np.asarray(losses, dtype=np.float64), np.ones(len(losses)))
 
 
+def falling(seed: int, factor: float, points: int = 40) -> Training:
+    """A run whose loss falls, `factor` times as high as another's all the way; seeds differ."""
+    return training(factor * (2 + np.exp(-np.arange(points) / 5) + 0.1 * seed))
+
+
 class MaterialMaker:
     """Builds a study row by row; the first row is the baseline of those that name none."""
 
@@ -105,5 +110,6 @@ class MaterialMaker:
         frame[list(NUMBERS)] = frame[list(NUMBERS)].astype(float)
         frame["threads"] = frame["threads"].astype("Int64")
         spec = {"study": "lab", "title": "A generated study", "rows": self.rows, "seeds": [], "overrides": []}
+        spec["baseline"] = next((row["baseline"] for row in self.rows), None)
         study = Study(self.folder / "lab", self.folder / "runs", spec, None, frame)
         return Material(study, summarize(study), self.training, self.probes)

@@ -1,8 +1,7 @@
-"""Figures over rows, steps, layers and cost, and what all figures share: what is drawn, and drawn alike twice."""
+"""Figures over rows and cost, and what all figures share: what is drawn, and drawn alike twice."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,61 +10,24 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from figures_data import CurveMaker
+from figures_data import CurveMaker, draw, lines, marks, texts
 
 from mhc_lab.report import stats
-from mhc_lab.report.curves import Training
 from mhc_lab.report.figures import gradient_norm, loss_gap, loss_steps, quality_cost, spread
 from mhc_lab.report.figures.labels import around, wrapped
 from mhc_lab.report.figures.labels import spread as spread_labels
-from mhc_lab.report.figures.paper import MHC_FINAL_GAP, OVERHEAD
-from mhc_lab.report.figures.plot import Absent, Material, Plot
-from mhc_lab.report.figures.seed_curves import over_seeds, smooth
+from mhc_lab.report.figures.paper import OVERHEAD
+from mhc_lab.report.figures.plot import Absent, Material
 from mhc_lab.report.figures.style import LOST, MAX_ROWS, PAPER, drawing, drawn_rows, png, row_styles, svg
 from mhc_lab.report.summary import losses_by_seed, summarize
 
 FIGURES = (loss_gap, loss_steps, gradient_norm, spread, quality_cost)
-FINAL = 600  # the last step of generated curves
 
 
 @pytest.fixture
 def maker(tmp_path: Path) -> CurveMaker:
     """With a baseline already."""
     return CurveMaker(tmp_path)
-
-
-def draw(figure: ModuleType, material: Material) -> Plot:
-    with drawing():
-        plot = figure.draw(material)
-    assert isinstance(plot, Plot), plot
-    return plot
-
-
-def lines(axes: Axes, colour: str, *, points: int = 2) -> list[Line2D]:
-    """Of a colour, over steps or layers; those beside the axis have a transform of their own."""
-    found = [line for line in axes.get_lines() if to_hex(line.get_color()) == colour]
-    return [line for line in found if len(line.get_xdata()) >= points and line.get_transform() == axes.transData]
-
-
-def marks(axes: Axes, marker: str) -> list[tuple[float, float]]:
-    return [
-        (float(x), float(y))
-        for line in axes.get_lines()
-        if line.get_marker() == marker and line.get_linestyle() == "None" and line.get_transform() == axes.transData
-        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
-    ]
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text().replace("\n", "") for text in figure.findobj(match=lambda it: hasattr(it, "get_text"))]
 
 
 # ---- every figure
@@ -162,7 +124,9 @@ def test_rows_keep_the_hue_of_their_variant_and_differ_in_shade_line_or_fill(mak
     maker.row("mine", variant="mine_a").row("theirs", variant="mine_b").row("control", variant="identity", control=True)
     styles = row_styles(maker.build().study)
     assert styles["hc_0"].colour == "#d55e00"
-    assert len({(style.colour, style.line, style.filled) for style in styles.values()}) == len(styles)
+    in_grey = {(style.marker, str(style.line), style.filled) for style in styles.values()}
+    assert len(in_grey) == len(styles) == 12
+    assert styles["control"].line not in {style.line for row, style in styles.items() if row != "control"}
     assert {styles[f"hc_{place}"].marker for place in range(8)} == {"^"}
     assert styles["mine"].marker != styles["theirs"].marker
     assert LOST not in {style.line for style in styles.values()}
@@ -199,206 +163,6 @@ def test_long_names_are_broken_and_very_long_ones_lose_their_middle() -> None:
     assert broken.replace("\n", "") == "a_rather_long_name_of_a_row_number_00001"
     assert "…" in wrapped("x" * 70)
     assert len(wrapped("x" * 70).replace("\n", "")) <= 60
-
-
-# ---- curves over seeds
-
-
-def test_a_band_is_the_t_interval_of_the_seeds_that_are_left() -> None:
-    x = np.arange(1.0, 5.0)
-    values = np.array([[1, 2, 3, 4], [2, 3, 4, 6], [3, 1, 2, 2], [9, 9, np.nan, np.nan]], dtype=float)
-    line = over_seeds({seed: (x, y) for seed, y in enumerate(values)}, diverged={3})
-    assert line is not None
-    assert line.mean == pytest.approx([3.75, 3.75, 3, 4])
-    for at, left in ((0, 4), (3, 3)):
-        expected = stats.mean_interval(list(values[:left, at]))
-        assert line.high[at] - line.mean[at] == pytest.approx(expected.half_width)
-        assert line.mean[at] - line.low[at] == pytest.approx(expected.half_width)
-    assert list(line.whole) == [True, True, False, False]
-    assert line.ends == [(2.0, 9.0)]
-
-
-def test_a_seed_that_diverged_before_it_logged_a_step_is_missing_from_the_start() -> None:
-    x = np.array([1.0, 2.0])
-    line = over_seeds({0: (x, x), 1: (x, x)}, diverged={2})
-    assert line is not None
-    assert not line.whole.any()
-    assert over_seeds({0: (x, np.array([np.nan, np.inf]))}) is None
-
-
-def test_steps_that_only_some_seeds_logged_are_no_points_unless_the_others_ended() -> None:
-    dense, sparse = np.arange(1.0, 9.0), np.array([2.0, 4.0, 6.0])
-    line = over_seeds({0: (dense, dense), 1: (sparse, sparse)})
-    assert line is not None
-    assert list(line.x) == [2, 4, 6, 7, 8]
-    assert list(line.whole) == [True, True, True, False, False]
-
-
-def test_smoothing_starts_beyond_100_points_and_keeps_straight_lines() -> None:
-    rough = np.random.default_rng(0).standard_normal(100)
-    assert smooth(rough) is rough
-    straight = np.linspace(3, 7, 500)
-    assert smooth(straight) == pytest.approx(straight)
-    pulse = np.zeros(500)
-    pulse[250] = 11
-    assert smooth(pulse)[243:258] == pytest.approx([0, 0, *[1] * 11, 0, 0])
-
-
-# ---- loss over steps
-
-
-def test_loss_steps_are_paired_differences_and_their_interval(maker: CurveMaker) -> None:
-    material = maker.row("mhc", -0.03).build()
-    (axes,) = draw(loss_steps, material).figure.axes
-    rows = material.training
-    gaps = np.array([rows["mhc"][seed].train_loss - rows["identity"][seed].train_loss for seed in range(5)])
-    colour = row_styles(material.study)["mhc"].colour
-    (line,) = lines(axes, colour)
-    assert np.array_equal(line.get_xdata(), rows["mhc"][0].steps)
-    assert line.get_ydata() == pytest.approx(gaps.mean(axis=0))
-    (band,) = axes.collections
-    assert isinstance(band, PolyCollection)
-    mean, half = stats.band(gaps[:, -1:])
-    ends = band.get_paths()[0].vertices
-    assert half is not None
-    assert sorted({round(y, 9) for x, y in ends if x == FINAL}) == pytest.approx([mean[0] - half[0], mean[0] + half[0]])
-    # Early gaps are several times those at the end, and out of sight.
-    assert axes.get_ylim()[1] < np.abs(gaps.mean(axis=0)).max() < 1
-    assert axes.get_ylim()[0] < MHC_FINAL_GAP.value
-    assert any("27B" in text for text in texts(axes.figure))
-
-
-def test_up_to_4_rows_share_a_panel_with_their_bands_more_have_one_each(maker: CurveMaker) -> None:
-    for place in range(4):
-        maker.row(f"row_{place}", -0.01 * place, variant="hc")
-    figure = draw(loss_steps, maker.build()).figure
-    assert [len(axes.collections) for axes in figure.axes] == [4]
-    figure = draw(loss_steps, maker.row("row_4", variant="hc").build()).figure
-    assert [len(axes.collections) for axes in figure.axes] == [0, 1, 1, 1, 1, 1]
-    assert [axes.get_title(loc="left") for axes in figure.axes[1:]] == [f"row_{place}" for place in range(5)]
-
-
-def test_a_diverged_seed_turns_its_line_dotted_and_leaves_a_cross(maker: CurveMaker) -> None:
-    material = maker.row("hc", -0.05, ends={1: 30, 3: 45}).row("mhc", -0.03).build()
-    plot = draw(loss_steps, material)
-    (axes,) = plot.figure.axes
-    colours = {row: style.colour for row, style in row_styles(material.study).items()}
-    whole, lost = lines(axes, colours["hc"], points=5)
-    assert whole.get_xdata()[-1] == 300
-    assert (whole.get_linestyle(), lost.get_linestyle()) == ("-", "--")  # as matplotlib calls any pattern
-    assert lost.get_linewidth() < whole.get_linewidth()
-    assert lost.get_xdata()[-1] == FINAL
-    rows = material.training
-    left = [rows["hc"][seed].train_loss[-1] - rows["identity"][seed].train_loss[-1] for seed in (0, 2, 4)]
-    assert lost.get_ydata()[-1] == pytest.approx(np.mean(left))
-    assert [x for x, _ in marks(axes, "x")] == [300, 450]
-    assert all(y <= axes.get_ylim()[1] for _, y in marks(axes, "x"))
-    assert len(lines(axes, colours["mhc"], points=5)) == 1
-    assert "hc (2 of 5 diverged)" in texts(plot.figure)
-    assert "× marks where a seed ended" in plot.caption
-    # The surges before the ends are many times the gaps: the axis is for the gaps.
-    assert axes.get_ylim()[1] < 0.2
-
-
-def test_a_row_far_off_does_not_flatten_the_others(maker: CurveMaker) -> None:
-    figure = draw(loss_steps, maker.row("mhc", -0.03).row("hc", -0.05).row("far", 5.0).build()).figure
-    assert figure.axes[0].get_ylim()[1] < 0.2
-    assert "far ↑" in texts(figure)
-
-
-def test_the_papers_gap_is_named_in_the_caption_where_it_would_flatten_the_lines(maker: CurveMaker) -> None:
-    material = maker.row("mhc", same=True).build()
-    for run in material.training["mhc"].values():
-        run.train_loss[:] -= 1e-4
-    plot = draw(loss_steps, material)
-    assert plot.figure.axes[0].get_ylim()[0] > MHC_FINAL_GAP.value
-    assert "−0.021 (mHC paper, Fig. 5a), lies outside" in plot.caption
-
-
-def test_captions_say_what_is_smoothed_and_when_there_is_no_band(tmp_path: Path) -> None:
-    few = draw(loss_steps, CurveMaker(tmp_path, seeds=2).row("mhc").build())
-    assert "Nothing is smoothed." in few.caption
-    assert "no bands with fewer than 3 seeds" in few.caption
-    assert not few.figure.axes[0].collections[0].get_paths()
-    many = draw(loss_steps, CurveMaker(tmp_path, points=500).row("mhc").build())
-    assert "moving average over 11 of 500 logged points" in many.caption
-
-
-def test_gaps_are_to_each_rows_own_baseline(maker: CurveMaker) -> None:
-    maker.row("hc_s", -0.05, variant="hc").row("identity_m", -0.5, variant="identity", baseline="identity_m")
-    material = maker.row("hc_m", -0.56, variant="hc", baseline="identity_m").build({"hc_s": 1.2})
-    (axes,) = draw(loss_steps, material).figure.axes
-    (line,) = lines(axes, row_styles(material.study)["hc_m"].colour, points=5)
-    rows = material.training
-    ends = [rows["hc_m"][seed].train_loss[-1] - rows["identity_m"][seed].train_loss[-1] for seed in range(5)]
-    assert line.get_ydata()[-1] == pytest.approx(np.mean(ends))
-    forest = draw(loss_gap, material)
-    assert [label.get_text() for label in forest.figure.axes[0].get_yticklabels()] == ["hc_s", "hc_m"]
-    assert {"minus identity:", "minus identity_m:"} <= set(texts(forest.figure))
-
-
-def test_without_the_plain_residual_as_baseline_the_papers_numbers_are_left_out(maker: CurveMaker) -> None:
-    material = maker.row("mhc", -0.03).row("control", variant="identity", control=True).build()
-    rows = [{**row, "baseline": "identity" if row["control"] else "mhc"} for row in material.study.rows]
-    rows[-1]["tells"] = "mhc"
-    entries = {row: {"baseline": "mhc", "ms_per_step": 20.0, "ms_ratio": 0.8} for row in ("identity", "control")}
-    study = replace(material.study, spec={**material.study.spec, "rows": rows}, timing={"rows": entries})
-    rebased = replace(material, study=study, summary=summarize(study))
-    shown = [draw(figure, rebased) for figure in (loss_gap, loss_steps, quality_cost)]
-    for plot in shown:
-        assert "mHC paper" not in plot.caption
-        assert not [text for text in texts(plot.figure) if "mHC paper" in text]
-        assert "control (minus identity)" in texts(plot.figure)
-    assert "control" in texts(draw(gradient_norm, rebased).figure)
-    noise = marks(shown[0].figure.axes[0], "o")
-    gap = stats.paired_gap(losses_by_seed(study, "control"), losses_by_seed(study, "identity"))
-    assert gap is not None
-    assert (pytest.approx(gap.estimate.mean), 1) in noise
-
-
-# ---- gradient norm
-
-
-def test_gradient_norms_are_geometric_means_and_the_axis_is_logarithmic_from_a_factor_of_30(maker: CurveMaker) -> None:
-    material = maker.row("mhc", -0.03).build()
-    (axes,) = draw(gradient_norm, material).figure.axes
-    assert axes.get_yscale() == "linear"
-    for row in ("identity", "mhc"):
-        (line,) = lines(axes, row_styles(material.study)[row].colour, points=5)
-        norms = np.array([run.grad_norm for run in material.training[row].values()])
-        assert line.get_ydata() == pytest.approx(np.exp(np.log(norms).mean(axis=0)))
-    for run in material.training["mhc"].values():
-        run.grad_norm[:10] *= 100
-    (axes,) = draw(gradient_norm, material).figure.axes
-    assert axes.get_yscale() == "log"
-
-
-# ---- spread
-
-
-def test_spread_is_drawn_over_layers_of_rows_with_several_streams(maker: CurveMaker) -> None:
-    material = maker.row("mhc", spread=0.2).row("hc", spread=1e-3).row("twin", spread=1e-9, variant="mhc").build()
-    plot = draw(spread, material)
-    (axes,) = plot.figure.axes
-    styles = row_styles(material.study)
-    assert not lines(axes, styles["identity"].colour)
-    for row in ("mhc", "hc"):
-        (line,) = lines(axes, styles[row].colour)
-        values = np.array([probe.spread for probe in material.probes[row].values()])
-        assert list(line.get_xdata()) == list(range(1, 9))
-        assert line.get_ydata() == pytest.approx(np.exp(np.log(values).mean(axis=0)))
-    assert not lines(axes, styles["twin"].colour)
-    assert "equal streams: twin" in texts(plot.figure)
-    assert axes.get_yscale() == "log"
-
-
-def test_spread_says_why_it_is_absent(maker: CurveMaker) -> None:
-    absent = spread.draw(maker.build())
-    assert isinstance(absent, Absent)
-    assert "single stream" in absent.reason
-    absent = spread.draw(maker.row("twin", spread=0.0).build())
-    assert isinstance(absent, Absent)
-    assert "twin stay equal" in absent.reason
 
 
 # ---- loss gap
@@ -443,6 +207,33 @@ def test_rows_far_off_or_without_a_seed_keep_their_line(maker: CurveMaker) -> No
     assert {"+5", "no seed finished", "crashed (0 of 5 seeds)"} <= set(texts(plot.figure))
 
 
+def test_without_the_plain_residual_as_baseline_the_papers_numbers_are_left_out(maker: CurveMaker) -> None:
+    material = maker.row("mhc", -0.03).row("control", variant="identity", control=True).build()
+    rows = [{**row, "baseline": "mhc"} for row in material.study.rows]
+    rows[-1]["repeats"] = "identity"
+    entries = {row: {"baseline": "mhc", "ms_per_step": 20.0, "ms_ratio": 0.8} for row in ("identity", "control")}
+    study = replace(material.study, spec={**material.study.spec, "rows": rows}, timing={"rows": entries})
+    rebased = replace(material, study=study, summary=summarize(study))
+    shown = [draw(figure, rebased) for figure in (loss_gap, loss_steps, quality_cost)]
+    for plot in shown:
+        assert "mHC paper" not in plot.caption
+        assert not [text for text in texts(plot.figure) if "mHC paper" in text]
+        assert {"control", "identity"} <= set(texts(plot.figure))
+    assert "After the paper's Fig. 2a." in shown[1].caption
+    assert "After the paper's Fig. 5a." in draw(loss_steps, material).caption
+    noise = marks(shown[0].figure.axes[0], "o")
+    gap = stats.paired_gap(losses_by_seed(study, "control"), losses_by_seed(study, "mhc"))
+    assert gap is not None
+    assert pytest.approx((gap.estimate.mean, 1)) in noise
+
+
+def test_the_forest_groups_rows_by_their_baseline(maker: CurveMaker) -> None:
+    maker.row("hc_s", -0.05, variant="hc").row("identity_m", -0.5, variant="identity", baseline="identity_m")
+    forest = draw(loss_gap, maker.row("hc_m", -0.56, variant="hc", baseline="identity_m").build())
+    assert [label.get_text() for label in forest.figure.axes[0].get_yticklabels()] == ["hc_s", "hc_m"]
+    assert {"minus identity:", "minus identity_m:"} <= set(texts(forest.figure))
+
+
 # ---- quality against cost
 
 
@@ -476,12 +267,3 @@ def test_dear_rows_have_a_logarithmic_axis_with_plain_numbers(maker: CurveMaker)
     plot.figure.draw_without_rendering()
     labels = [label.get_text() for label in plot.figure.axes[0].get_xticklabels()]
     assert {"1", "2", "5", "10"} <= set(labels)
-
-
-def test_training_without_a_common_step_is_absent(maker: CurveMaker) -> None:
-    material = maker.row("mhc").build()
-    empty = Training(np.array([7.0]), np.array([1.0]), np.array([0.0]))
-    strange = replace(material, training={"identity": material.training["identity"], "mhc": {0: empty}})
-    absent = loss_steps.draw(strange)
-    assert isinstance(absent, Absent)
-    assert absent.reason.startswith("no row and its baseline logged training steps")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from material import MaterialMaker, probe
 
 from mhc_lab.report.figures import gains
@@ -103,7 +99,45 @@ def test_any_gain_leaves_a_readable_axis(maker: MaterialMaker, scale: float) -> 
 def test_seeds_that_are_not_drawn_are_counted_in_the_legend(maker: MaterialMaker) -> None:
     maker.row("hc", [2.4, "diverged", 2.5, None], streams=2, probes={0: probe(HAND), 2: probe(HAND)})
     (legend,) = draw(maker.build()).figure.legends
-    assert "hc (2 of 4 seeds, 1 diverged)" in [text.get_text() for text in legend.get_texts()]
+    assert "hc (1 of 4 diverged, 3 of 4 seeds)" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_more_rows_than_bands_can_show_have_none_and_the_caption_says_so(maker: MaterialMaker) -> None:
+    probes = {seed: probe(np.multiply(HAND, 1 + seed)) for seed in range(3)}
+    for place in range(4):
+        maker.row(f"row{place}", LOSSES, streams=2, probes=probes)
+    plot = draw(maker.build())
+    assert [len(panel.collections) for panel in plot.figure.axes] == [4] * 4
+    assert "bands: their range." in plot.caption
+    plot = draw(maker.row("row4", LOSSES, streams=2, probes=probes).build())
+    assert [len(panel.collections) for panel in plot.figure.axes] == [0] * 4
+    assert "no bands, which 5 rows would hide" in plot.caption
+
+
+def test_a_row_without_a_probe_is_named_in_the_caption(maker: MaterialMaker) -> None:
+    maker.row("hc", LOSSES, streams=2, probes={0: probe(HAND)}).row("mhc", ["diverged"] * 3, streams=2)
+    maker.row("identity_hc", LOSSES, modes="fdd", streams=2)
+    assert draw(maker.build()).caption.endswith(" Without a probe: mhc.")
+
+
+def test_a_single_stream_with_a_gain_is_drawn(maker: MaterialMaker) -> None:
+    plot = draw(maker.row("hc", LOSSES, streams=1, probes={0: probe([[[1.5]], [[2.0]]])}).build())
+    np.testing.assert_allclose(curves(plot, 2)["hc"], [3, 2])
+    assert "Without" not in plot.caption
+
+
+@pytest.mark.parametrize("name", ["mhc_" + 120 * "x", "_mhc", "lr$1e-3 vs $2", "mhc$\\foo$"])
+def test_any_name_stands_in_the_legend_and_leaves_room_for_the_others(maker: MaterialMaker, name: str) -> None:
+    maker.row("hc", LOSSES, streams=2, probes={0: probe(np.multiply(HAND, 5))})
+    plot = draw(maker.row(name, LOSSES, streams=2, probes={0: probe(HAND)}).build())
+    assert png(plot.figure)
+    (legend,) = plot.figure.legends
+    said = [text.get_text().replace("\n", "") for text in legend.get_texts()]
+    assert name in said or ("…" in said[2] and len(said[2]) < 60)
+    assert len(said) == 5
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= plot.figure.bbox.width
+    assert box.y0 >= 0
 
 
 def test_models_of_several_depths_stand_in_one_figure(maker: MaterialMaker) -> None:

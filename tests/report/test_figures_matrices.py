@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from material import MaterialMaker, probe
 
 from mhc_lab.report.figures import matrices
+from mhc_lab.report.figures.colour import luminance
 from mhc_lab.report.figures.matrices import short, tiny
 from mhc_lab.report.figures.plot import Absent, Plot
 from mhc_lab.report.figures.style import GRID, INK, MUTED, PAPER, drawing, png, svg
@@ -139,13 +136,37 @@ def test_no_more_rows_than_a_page_holds_and_of_every_variant(maker: MaterialMake
     plot = draw(maker)
     assert [text for text in texts(plot) if text.startswith("row")] == [f"row{place}" for place in (0, 1, 2, 3, 6, 7)]
     assert "6 of the 8 rows that mix" in plot.caption
+    assert "Without" not in plot.caption
+    plot = draw(maker.row("bare", ["diverged"] * 2, streams=2).row("identity_hc", LOSSES, modes="fdd", streams=2))
+    assert "6 of the 9 rows that mix" in plot.caption
+    assert plot.caption.endswith(" Without a probe: bare.")
     assert plot.figure.get_figheight() < 10.8
+
+
+def test_rows_without_a_probe_are_named_where_all_others_are_drawn(maker: MaterialMaker) -> None:
+    maker.row("hc", LOSSES, streams=2, probes={0: probe([HAND])}).row("mhc", ["diverged"] * 2)
+    plot = draw(maker)
+    assert plot.caption.endswith("Seed 0 alone. Without a probe: mhc.")
+
+
+def test_a_very_long_name_loses_its_middle(maker: MaterialMaker) -> None:
+    plot = draw(maker.row("mhc_" + 120 * "x", LOSSES, streams=2, probes={0: probe([HAND])}))
+    name = plot.figure.axes[0].texts[0]
+    assert name.get_text().startswith("mhc_xx") and "…" in name.get_text() and "\n" not in name.get_text()
+    plot.figure.draw_without_rendering()
+    seed = plot.figure.axes[0].texts[1]
+    assert name.get_window_extent().x1 < seed.get_window_extent().x0
 
 
 def test_colours_on_cells_are_none_that_a_page_swaps_in_the_dark() -> None:
     swapped = {INK, MUTED, GRID, PAPER}
     shades = {"#" + "".join(f"{round(255 * part):02x}" for part in matrices._COLOURS(i)[:3]) for i in range(256)}
     assert not swapped & (shades | {matrices._DARK, matrices._LIGHT})
+
+
+def test_luminance_is_that_of_wcag() -> None:
+    assert [luminance(colour) for colour in ((0, 0, 0), (1, 1, 1), (0, 1, 0))] == pytest.approx([0, 1, 0.7152])
+    assert luminance((118 / 255,) * 3) == pytest.approx(0.1812, abs=1e-4)  # the middle grey of contrast tables
 
 
 def test_text_on_cells_can_be_read() -> None:
@@ -163,6 +184,10 @@ def test_it_is_absent_without_a_row_that_mixes_and_without_probes(tmp_path: Path
     maker.row("identity_hc", LOSSES, modes="fdd", streams=2, probes={0: probe([np.eye(2)])})
     plain = matrices.draw(maker.build())
     assert isinstance(plain, Absent) and "no row mixes" in plain.reason
+    # With one stream H_res may be any number: nothing is said of it.
+    single = matrices.draw(maker.row("hc", LOSSES, streams=1, probes={0: probe([[[1.5]]])}).build())
+    assert isinstance(single, Absent)
+    assert single.reason == "no row mixes its streams; add one with H_res on and two or more streams"
     bare = MaterialMaker(tmp_path).row("identity", LOSSES, modes="fff", streams=1).row("mhc", ["diverged"])
     without = matrices.draw(bare.build())
     assert isinstance(without, Absent) and "(mhc) has a probe" in without.reason

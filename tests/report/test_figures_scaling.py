@@ -1,20 +1,15 @@
-"""Scaling: points at hand-worked compute and gaps, designs found again at other sizes; for one size, curves."""
+"""Scaling: points at hand-worked compute and gaps, designs found again at other sizes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from material import MaterialMaker, falling
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from material import MaterialMaker, training
-
-from mhc_lab.report.curves import Training
 from mhc_lab.report.figures import scaling
 from mhc_lab.report.figures.plot import Absent, Material, Plot
 from mhc_lab.report.figures.style import MAX_ROWS, drawing, png, svg
@@ -113,6 +108,37 @@ def test_a_design_is_a_variant_with_the_same_changes_of_the_residual(maker: Mate
     assert first[0] < 100 * 1024 * 1_000 < second[0]  # side by side
 
 
+def three_sizes(maker: MaterialMaker, **overrides: Sequence[str]) -> MaterialMaker:
+    """Of identity and hc; s and l are measured from identity, m from a baseline of its own design (the study's)."""
+    for place, name in enumerate("slm"):
+        row, variant = (f"mhc_{name}", "mhc") if name == "m" else (f"identity_{name}", "identity")
+        numbers = {"steps": 100, "flops_per_token": 10.0 ** (3 + place), "tokens_a_step": (8, 128)}
+        curves = {seed: falling(seed, 1.0) for seed in range(4)}
+        changes = overrides.get(name, ())
+        maker.row(row, BASE, variant=variant, baseline=row, training=curves, overrides=changes, **numbers)
+        maker.row(f"hc_{name}", BASE, variant="hc", baseline=row, training=curves)
+    return maker
+
+
+def test_gaps_to_baselines_of_different_designs_make_no_line(tmp_path: Path) -> None:
+    material = three_sizes(MaterialMaker(tmp_path)).build()
+    assert len(points(draw(material), 1)) == 1
+    assert points(draw(material), 1)[0][0] == [8 * 128 * 100 * 1e3, 8 * 128 * 100 * 1e4]
+    assert "Measured from another design: hc_m." in draw(material).caption
+    material.study.spec["baseline"] = "mhc_m"  # as where one chose it: no other size is measured from that design
+    plot = draw(material)
+    assert plot.figure.axes[0].get_xlabel() == "training tokens"
+    assert {"hc_s", "hc_m", "hc_l"} <= set(labels(plot))
+
+
+def test_baselines_that_override_the_residual_are_of_different_designs(tmp_path: Path) -> None:
+    material = three_sizes(MaterialMaker(tmp_path), l=["residual.t_max=5"]).build()
+    assert draw(material).figure.axes[0].get_xlabel() == "training tokens"
+    same = three_sizes(MaterialMaker(tmp_path / "same"), l=["model.dim=128"]).build()
+    assert same.study.baseline == "identity_s"
+    assert len(points(draw(same), 1)) == 1
+
+
 def test_names_without_a_common_word_give_way_to_what_they_change(maker: MaterialMaker) -> None:
     design(maker, "a_s", [-0.1] * 4, overrides=["residual.t_max=5"])
     design(maker, "b_l", [-0.2] * 4, overrides=["residual.t_max=5"])
@@ -142,7 +168,8 @@ def test_a_baseline_that_lost_seeds_is_crossed_too(tmp_path: Path) -> None:
     maker = MaterialMaker(tmp_path)
     for name, losses in (("s", [2.0, 2.5]), ("l", [2.0, "diverged"])):
         numbers = {"steps": 100, "flops_per_token": {"s": 1_000, "l": 9_000}[name]}
-        maker.row(f"identity_{name}", losses, baseline=f"identity_{name}", tokens_a_step=(8, 128), **numbers)
+        base = {"variant": "identity", "baseline": f"identity_{name}", "tokens_a_step": (8, 128)}
+        maker.row(f"identity_{name}", losses, **base, **numbers)
         maker.row(f"hc_{name}", [1.9, 2.4], variant="hc", baseline=f"identity_{name}")
     plot = draw(maker.build())
     crosses = [line for line in plot.figure.axes[0].lines if line.get_marker() == "x"]
@@ -161,6 +188,7 @@ def test_the_noise_floor_and_the_papers_number(maker: MaterialMaker) -> None:
     assert {"noise floor", "mHC, 27B: −0.021 (mHC paper, Fig. 5a)"} <= set(labels(plot))
     assert len(points(plot, 1)) == 1
     assert "control_" not in plot.caption
+    assert "Dotted: the paper's number, a gap of training loss." in plot.caption
 
 
 def test_a_number_that_would_squash_the_rest_is_in_the_caption(maker: MaterialMaker) -> None:
@@ -168,7 +196,9 @@ def test_a_number_that_would_squash_the_rest_is_in_the_caption(maker: MaterialMa
         design(maker, row, [-0.002] * 4)
     plot = draw(maker.build())
     assert plot.figure.axes[1].get_ylim()[0] > -0.01
-    assert "The paper's number, mHC, 27B: −0.021 (mHC paper, Fig. 5a), lies outside." in plot.caption
+    paper = "The paper's number, mHC, 27B: −0.021 (mHC paper, Fig. 5a), a gap of training loss, lies outside."
+    assert paper in plot.caption
+    assert "Dotted" not in plot.caption
 
 
 def test_a_design_far_off_does_not_flatten_the_others(maker: MaterialMaker) -> None:
@@ -194,58 +224,11 @@ def test_sizes_too_near_each_other_keep_a_tick_alone(tmp_path: Path) -> None:
     maker = MaterialMaker(tmp_path)
     for name, flops in (("a", 1_000), ("b", 1_010), ("c", 100_000)):
         numbers = {"steps": 100, "flops_per_token": flops, "parameters": flops}
-        maker.row(f"identity_{name}", BASE, baseline=f"identity_{name}", tokens_a_step=(8, 128), **numbers)
+        base = {"variant": "identity", "baseline": f"identity_{name}", "tokens_a_step": (8, 128)}
+        maker.row(f"identity_{name}", BASE, **base, **numbers)
         design(maker, f"hc_{name}", [-0.1] * 4)
     ticks = [label.get_text() for label in draw(maker.build()).figure.axes[1].get_xticklabels()]
     assert [bool(tick) for tick in ticks] == [True, False, True]
-
-
-def falling(seed: int, factor: float, points: int = 40) -> Training:
-    return training(factor * (2 + np.exp(-np.arange(points) / 5) + 0.1 * seed))
-
-
-def within(maker: MaterialMaker, **row: object) -> MaterialMaker:
-    curves = {seed: falling(seed, 1.0) for seed in range(4)}
-    maker.row("identity", BASE, modes="fff", streams=1, training=curves, tokens_a_step=(8, 128))
-    return maker.row("hc", BASE, training={seed: falling(seed, 0.97) for seed in range(4)}, **row)
-
-
-def test_with_one_size_the_relative_loss_is_drawn_over_tokens(tmp_path: Path) -> None:
-    plot = draw(within(MaterialMaker(tmp_path)).build())
-    (axes,) = plot.figure.axes
-    (line,) = (line for line in axes.lines if len(line.get_xdata()) == 40)
-    np.testing.assert_allclose(line.get_ydata(), 97)
-    np.testing.assert_allclose(line.get_xdata(), 10 * 8 * 128 * np.arange(1, 41))
-    assert axes.get_xlabel() == "training tokens"
-    assert axes.xaxis.get_major_formatter()(200_000) == "200k"
-    assert "Fig. 6b" in plot.caption
-    assert "mean over 4 seeds" in plot.caption
-
-
-def test_without_a_config_it_is_drawn_over_steps(tmp_path: Path) -> None:
-    maker = MaterialMaker(tmp_path).row("identity", [2.0], modes="fff", streams=1, training={0: falling(0, 1.0)})
-    (axes,) = draw(maker.row("hc", [2.0], training={0: falling(0, 0.9)}).build()).figure.axes
-    assert axes.get_xlabel() == "training step"
-    assert axes.get_xlim()[1] == 400
-    assert axes.get_ylim()[0] < 90 < 100 < axes.get_ylim()[1]
-
-
-def test_a_run_that_diverged_dots_the_line(tmp_path: Path) -> None:
-    maker = within(MaterialMaker(tmp_path))
-    maker.row("mhc", [2.0, "diverged"], training={0: falling(0, 0.95), 1: falling(1, 0.95, points=20)})
-    plot = draw(maker.build())
-    assert [line for line in plot.figure.axes[0].lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 21]
-    assert "mhc (1 of 2 diverged)" in labels(plot)
-
-
-def test_the_axis_is_for_the_late_part_and_the_rows_that_trained(tmp_path: Path) -> None:
-    maker = within(MaterialMaker(tmp_path))
-    early = [*np.linspace(6, 2, 6), *(falling(0, 0.98).train_loss[6:])]
-    maker.row("early", [2.0], training={0: training(early)})
-    maker.row("off", [9.0], training={0: falling(0, 4.0)})
-    low, high = draw(maker.build()).figure.axes[0].get_ylim()
-    assert 90 < low < 97
-    assert 100 < high < 110
 
 
 def test_sizes_of_the_same_compute_are_no_sizes(tmp_path: Path) -> None:
@@ -271,13 +254,9 @@ def test_it_is_absent_where_nothing_can_be_paired(tmp_path: Path) -> None:
     assert isinstance(absent, Absent) and absent.reason.startswith("no design at two sizes")
 
 
-@pytest.mark.parametrize("sizes", [True, False])
-def test_the_same_bytes_twice(tmp_path: Path, maker: MaterialMaker, sizes: bool) -> None:
-    if sizes:
-        for row in ("hc_s", "hc_l"):
-            design(maker, row, [-0.1, -0.2, -0.1, -0.3])
-    else:
-        maker = within(MaterialMaker(tmp_path / "one"))
+def test_the_same_bytes_twice(maker: MaterialMaker) -> None:
+    for row in ("hc_s", "hc_l"):
+        design(maker, row, [-0.1, -0.2, -0.1, -0.3])
     material = maker.build()
     first, second = (svg(draw(material).figure, scaling.NAME) for _ in range(2))
     ElementTree.fromstring(first)

@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mhc_lab.report.curves import Array, Probe
+from mhc_lab.report.figures.labels import wrapped
+from mhc_lab.report.figures.line_panels import BANDS
+from mhc_lab.report.figures.mixing import absent, mixing_rows, unprobed_text
 from mhc_lab.report.figures.paper import HC_COMPOSITE_GAIN, MHC_COMPOSITE_GAIN, Reference
 from mhc_lab.report.figures.plot import Absent, Material, Plot
+from mhc_lab.report.figures.seed_curves import row_text
 from mhc_lab.report.figures.style import MUTED, PAPER, REFERENCE, RowStyle, drawn_rows, row_styles
-from mhc_lab.report.frame import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,25 +36,28 @@ _REFERENCES: tuple[tuple[Reference, Dashes], ...] = (
 )
 _ROUNDING = 1e-6  # of sums of fp32 entries of order 1
 _LEAST_SPAN = 0.01  # of an axis, in decades: gains within 2 % of each other shall not look apart
+_UNNAMED = "_"  # the label of a line that the legend leaves out
+_NAME_WIDTH = 48  # characters of a line of the legend, of which the paper's numbers have the longest
 _MOST_STRETCH = 3.0  # how much longer the paper's numbers may make an axis than the runs' own gains do
 
 
 def draw(material: Material) -> Plot | Absent:
     """Four panels: single-layer and composite gain, forward and backward; one line a row that mixes its streams.
 
-    Lines are geometric means over the seeds, bands their range. Rows that cannot mix share one grey line at 1.
+    Lines are geometric means over the seeds, bands their range, which more than BANDS rows would hide. Rows that
+    cannot mix share one grey line at 1.
     Absent where no finished run of a row that mixes has a probe.
     """
     study = material.study
     probes = {row: list(found.values()) for row, found in material.probes.items() if found}
-    mixing = [row["row"] for row in study.rows if row["h_res"] != "fixed" and row["streams"] > 1]
+    mixing = mixing_rows(study)
     curved = [row for row in probes if row in mixing or not _all_one(probes[row])]
     if not curved:
-        return _absent(mixing)
+        return absent(NAME, mixing)
     rows, left_out = drawn_rows(study, curved)
     still = [row["row"] for row in study.rows if row["row"] in probes and row["row"] not in curved]
 
-    labels = {row: _label(study, row, len(probes[row])) for row in rows}
+    bands = len(rows) <= BANDS
     figure = Figure(figsize=(7.0, 4.7), layout="constrained", facecolor=PAPER)
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(1, 1.25))
     styles = row_styles(study)
@@ -60,7 +66,7 @@ def draw(material: Material) -> Plot | Absent:
         panel.axhline(1.0, color=MUTED, linewidth=0.8, zorder=1, label=_still_label(still))
         for row in rows:
             gains = np.stack([getattr(probe, gain) for probe in probes[row]])
-            _draw_row(panel, gains, styles[row], labels[row], shade=min(0.15, 0.6 / len(rows)))
+            _draw_row(panel, gains, styles[row], row_text(study, row), band=bands)
 
     drawn = [probe for row in rows for probe in probes[row]]
     _scale(axes[0], _values(drawn, SINGLE))
@@ -75,30 +81,34 @@ def draw(material: Material) -> Plot | Absent:
     for panel in axes[:, 0]:
         panel.set_ylabel("Amax gain")
     _draw_legend(figure, axes[1, 0])
-    return Plot(NAME, "Gain of H_res by layer", _caption(material, rows, beyond, drawn) + left_out, figure)
+    caption = _caption(material, rows, beyond, drawn) + left_out + unprobed_text(material, mixing)
+    return Plot(NAME, "Gain of H_res by layer", caption, figure)
 
 
 def _draw_legend(figure: Figure, panel: Axes) -> None:
     """Below the panels, in as many columns as the width of the figure (and no more than 4) allows."""
-    handles, names = panel.get_legend_handles_labels()
+    handles = [line for line in panel.lines if line.get_label() != _UNNAMED]
+    names = [wrapped(str(line.get_label()), _NAME_WIDTH) for line in handles]
     fits = (count for count in (4, 3, 2, 1) if _legend_width(names, count) < 72 * figure.get_figwidth())
     columns = next(fits, 1)
-    figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(names) / columns))
-    figure.legend(handles, names, loc="outside lower center", ncols=columns)
+    lines = max(sum(name.count("\n") + 1 for name in part) for part in _columns(names, columns))
+    figure.set_figheight(figure.get_figheight() + 0.17 * lines)
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=columns)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _legend_width(names: Sequence[str], columns: int) -> float:
-    """About, in points; a legend is filled column by column."""
+    """About, in points."""
+    lines = [[line for name in part for line in name.split("\n")] for part in _columns(names, columns)]
+    return sum(40 + 4.6 * max(map(len, part), default=0) for part in lines)
+
+
+def _columns(names: Sequence[str], columns: int) -> list[Sequence[str]]:
+    """A legend is filled column by column."""
     heights = [len(names) // columns + (place < len(names) % columns) for place in range(columns)]
     ends = np.cumsum(heights)
-    parts = [names[end - height : end] for end, height in zip(ends, heights, strict=True)]
-    return sum(40 + 4.6 * max(map(len, part), default=0) for part in parts)
-
-
-def _absent(mixing: Sequence[str]) -> Absent:
-    if mixing:
-        return Absent(NAME, f"no finished run of a row that mixes its streams ({', '.join(mixing[:3])}) has a probe")
-    return Absent(NAME, "no row mixes its streams: every gain is 1; add a row with H_res on and two or more streams")
+    return [names[end - height : end] for end, height in zip(ends, heights, strict=True)]
 
 
 def _all_one(probes: Iterable[Probe]) -> bool:
@@ -112,28 +122,20 @@ def _values(probes: Iterable[Probe], gains: Iterable[str]) -> Array:
     return np.concatenate([getattr(probe, gain) for probe in probes for gain in names])
 
 
-def _label(study: Study, row: str, seeds: int) -> str:
-    status = study.row_cells(row)["status"]
-    if seeds == len(status):
-        return row
-    diverged = int((status == "diverged").sum())
-    return f"{row} ({seeds} of {len(status)} seeds{f', {diverged} diverged' if diverged else ''})"
-
-
 def _still_label(rows: Sequence[str]) -> str:
-    """Of the line at 1. Legends leave out what begins with an underscore."""
+    """Of the line at 1."""
     if not rows:
-        return "_"
+        return _UNNAMED
     return f"1: {', '.join(rows)}" if len(rows) <= 2 else f"1: {rows[0]} and {len(rows) - 1} others"
 
 
-def _draw_row(panel: Axes, gains: Array, style: RowStyle, label: str, *, shade: float) -> None:
+def _draw_row(panel: Axes, gains: Array, style: RowStyle, label: str, *, band: bool) -> None:
     """`gains` are [seeds, L]."""
     layers = np.arange(1, gains.shape[1] + 1)
     with np.errstate(divide="ignore"):  # a gain of 0 has a mean of 0
         mean = np.exp(np.log(gains).mean(axis=0))
-    if len(gains) > 1:
-        panel.fill_between(layers, gains.min(axis=0), gains.max(axis=0), color=style.colour, alpha=shade, linewidth=0)
+    if band and len(gains) > 1:
+        panel.fill_between(layers, gains.min(axis=0), gains.max(axis=0), color=style.colour, alpha=0.15, linewidth=0)
     panel.plot(
         layers,
         mean,
@@ -209,11 +211,12 @@ def _tick(value: float, _: int | None = None) -> str:
 
 
 def _caption(material: Material, rows: Sequence[str], beyond: Sequence[Reference], drawn: Sequence[Probe]) -> str:
+    bands = f"no bands, which {len(rows)} rows would hide" if len(rows) > BANDS else "bands: their range"
     several = any(len(material.probes[row]) > 1 for row in rows)
     text = (
         "Amax gain of H_res on one validation window at the last step: forward the largest |row sum|, backward the "
         "largest |column sum|, means over its tokens; (c, d) of the product from a layer to the output, as in Fig. 3 "
-        f"and 7 of the mHC paper. {'Lines: geometric means over the seeds; bands: their range.' if several else ''}"
+        f"and 7 of the mHC paper. {f'Lines: geometric means over the seeds; {bands}.' if several else ''}"
     ).rstrip()
     if beyond:
         text += f" Beyond the axis: {', '.join(reference.label for reference in beyond)}."

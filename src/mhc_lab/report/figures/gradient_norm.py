@@ -6,21 +6,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mhc_lab.report.curves import Training
+from mhc_lab.report.curves import Array, Training
 from mhc_lab.report.figures.line_panels import BANDS, Scene, lay_out
 from mhc_lab.report.figures.plot import Absent, Material, Plot
 from mhc_lab.report.figures.seed_curves import (
-    Array,
     SeedCurves,
     bands_text,
     diverged_seeds,
     lost_text,
     over_seeds,
+    points_text,
     positive_limits,
     row_text,
     seeds_text,
     smooth,
-    smoothing,
 )
 from mhc_lab.report.figures.style import drawn_rows, row_styles
 
@@ -32,7 +31,7 @@ def draw(material: Material) -> Plot | Absent:
     study = material.study
     rows, left_out = drawn_rows(study)
     lines: dict[str, SeedCurves] = {}
-    points, seeds = 0, []
+    points, seeds, runs = 0, [], []
     for row in rows:
         curves = _norms(material.training[row])
         line = over_seeds(curves, diverged_seeds(study, row), log=True)
@@ -40,6 +39,7 @@ def draw(material: Material) -> Plot | Absent:
             lines[row] = line
             points = max(points, *(len(x) for x, _ in curves.values()))
             seeds.append(len(curves))
+            runs += [material.training[row][seed] for seed in curves]
     if not lines:
         return Absent(NAME, "no run logged a gradient norm above 0; run the study")
 
@@ -53,16 +53,26 @@ def draw(material: Material) -> Plot | Absent:
         ylabel="gradient norm before clipping",
         repeated=baseline,
     )
-    figure = lay_out(lines, row_styles(study), {row: row_text(study, row, gap=False) for row in lines}, scene)
+    peaks = material.summary.frame.set_index("row")["max_grad_norm"]
+    names = {row: row_text(study, row) + _peak_text(float(peaks[row])) for row in lines}
+    figure, cut = lay_out(lines, row_styles(study), names, scene)
     missing = [row for row in rows if row not in lines]
     caption = (
         f"Gradient norm before clipping, geometric mean over {seeds_text(seeds)};"
         f" {bands_text(seeds, '95 % t intervals of its logarithm at each step')}.{lost_text(lines.values())} "
-        f"After the paper's Fig. 5b. {smoothing(points)}"
+        f"After the paper's Fig. 5b. {points_text(runs, points)}{cut}"
     )
+    caption += " Max is the largest norm of a single step, of all seeds." if (peaks[list(lines)] > 0).any() else ""
     caption += " Thin: the baseline." if baseline is not None and len(lines) > BANDS else ""
     caption += left_out + (f" Without a curve: {', '.join(missing)}." if missing else "")
     return Plot(NAME, "Gradient norm over training", caption, figure)
+
+
+def _peak_text(peak: float) -> str:
+    """Behind a row's name, on one line; nothing where no run has a record of it."""
+    if not peak > 0:
+        return ""
+    return f", max\N{NO-BREAK SPACE}{peak:{',.0f' if 10 <= peak < 1e6 else '.2g'}}"
 
 
 def _norms(runs: Mapping[int, Training]) -> dict[int, tuple[Array, Array]]:

@@ -1,4 +1,5 @@
-"""Names beside what they name: a column at the right of an axis, and around points, so that none covers another."""
+"""Names beside what they name: a column at the right of an axis, and around points, so that none covers another; in a
+sentence, the first of many."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Affine2D, Affine2DBase, ScaledTranslation, Transform, blended_transform_factory
 
+from mhc_lab.report.curves import Array
 from mhc_lab.report.figures.style import INK, RowStyle
 
 if TYPE_CHECKING:
@@ -21,8 +24,11 @@ _LINE = 1.25 * SIZE  # height of a line of text
 _FONT = FontProperties(family="DejaVu Sans", size=SIZE)
 _CHARACTERS = 26  # of a line
 _LONGEST = 60
+_NAMED = 6  # in a sentence
 _TEXT = 37  # points right of the axis where names begin
 _POINT = 4.5  # half the width of a marker, with some air
+_AIR = 3.0  # points between two names
+_STEP = 4.0  # points; a slanted line takes the boxes around pieces of this length
 Segment = tuple[tuple[float, float], tuple[float, float]]
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in points
 
@@ -56,10 +62,16 @@ def wrapped(text: str, width: int = _CHARACTERS) -> str:
         text = f"{text[:half]}…{text[-half:]}"
     lines = []
     while len(text) > width:
-        cut = max(text.rfind(mark, width // 2, width) for mark in " _-.,") + 1 or width
+        cut = max(text.rfind(mark, width // 2, width) for mark in " _-,") + 1 or width
         lines.append(text[:cut].rstrip())
         text = text[cut:]
     return "\n".join([*lines, text])
+
+
+def listed(names: Sequence[str], most: int = _NAMED) -> str:
+    """The first of the names for a sentence, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def column_height(texts: Iterable[str]) -> float:
@@ -111,9 +123,18 @@ def label_ends(axes: Axes, labels: Iterable[EndLabel], *, height: float) -> None
         )
 
 
-def label_points(axes: Axes, labels: Sequence[PointLabel], lines: Sequence[Segment], size: tuple[float, float]) -> None:
+def label_points(
+    axes: Axes,
+    labels: Sequence[PointLabel],
+    others: Iterable[tuple[float, float]],
+    lines: Iterable[Segment],
+    size: tuple[float, float],
+) -> None:
     """Each point's name beside it, on no other name or point and off the `lines` (data), with a thin line to it where
-    there was room only further away. `size` is that of the axes in inches; set scale and limits before."""
+    there was room only further away.
+
+    `others` (data) are the points without a name. `size` is that of the axes in inches; set scale and limits before.
+    """
 
     def points(x: float, y: float) -> tuple[float, float]:
         across, up = (axes.transScale + axes.transLimits).transform((x, y))
@@ -121,7 +142,8 @@ def label_points(axes: Axes, labels: Sequence[PointLabel], lines: Sequence[Segme
 
     at = [points(label.x, label.y) for label in labels]
     texts = [wrapped(label.text) for label in labels]
-    taken = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in at]
+    everywhere = [*at, *(points(*other) for other in others)]
+    taken = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in everywhere]
     for one, other in lines:
         (x0, y0), (x1, y1) = points(*one), points(*other)
         taken.append((min(x0, x1) - 1.5, min(y0, y1) - 1.5, max(x0, x1) + 1.5, max(y0, y1) + 1.5))
@@ -131,8 +153,8 @@ def label_points(axes: Axes, labels: Sequence[PointLabel], lines: Sequence[Segme
         look: dict[str, Any] = {"xycoords": "axes points", "fontsize": SIZE, "linespacing": 1.1, "parse_math": False}
         middle = ((left + right) / 2, (bottom + top) / 2)
         axes.annotate(text, middle, ha="center", va="center", zorder=5, **look)
-        nearest = (min(max(x, left), right), min(max(y, bottom), top))
-        if math.dist((x, y), nearest) > 2 * _POINT:
+        nearest = _led_from((x, y), box)
+        if nearest is not None:
             line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
             axes.annotate("", (x, y), nearest, xycoords="axes points", textcoords="axes points", arrowprops=line)
 
@@ -163,25 +185,48 @@ def spread(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
 def around(points: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[Box], area: Box) -> list[Box]:
     """Boxes (points) for texts beside `points`, near them but not on one another, nor on `taken`, nor out of `area`.
 
-    Where nothing is free, what is covered least.
+    The lines that lead from the farther ones to their points keep off all that too. Where nothing is free,
+    what is covered least.
     """
     boxes: list[Box] = []
+    names: list[Box] = []  # with the air around them
+    full = list(taken)
     for (x, y), text in zip(points, texts, strict=True):
         width, height = _width(text), _height(text)
+        covered, inside = _boxes([*full, *names]), _boxes([area])
         best: tuple[float, Box] | None = None
         for reach in (7, 13, 20, 30, 42, 56):
             for turn in (0, 180, 30, -30, 150, -150, 60, -60, 120, -120, 90, -90):
                 box = _beside(x, y, width, height, reach, turn)
-                cost = sum(_shared(box, other) for other in (*boxes, *taken)) + 4 * (
-                    width * height - _shared(box, area)
-                )
+                cost = sum(_shared(part, covered) for part in (box, *_leader((x, y), box)))
+                cost += 4 * (width * height - _shared(box, inside))
                 if best is None or cost < best[0] - 1e-9:
                     best = (cost, box)
             if best is not None and best[0] <= 1e-9:
                 break
         assert best is not None
-        boxes.append(best[1])
+        box = best[1]
+        boxes.append(box)
+        names.append((box[0] - _AIR, box[1], box[2] + _AIR, box[3]))
+        full += _leader((x, y), box)
     return boxes
+
+
+def _led_from(point: tuple[float, float], box: Box) -> tuple[float, float] | None:
+    """Where on the box of a name the line to its point begins; None of one that stands beside it."""
+    nearest = (min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3]))
+    return nearest if math.dist(point, nearest) > 2 * _POINT else None
+
+
+def _leader(point: tuple[float, float], box: Box) -> list[Box]:
+    """What the line from a name to its point takes, up to the point's marker."""
+    start = _led_from(point, box)
+    if start is None:
+        return []
+    away, half = math.dist(point, start), _STEP / 2
+    parts = np.arange(half, away - _POINT - half, _STEP) / away
+    places = [(start[0] + part * (point[0] - start[0]), start[1] + part * (point[1] - start[1])) for part in parts]
+    return [(x - half, y - half, x + half, y + half) for x, y in places]
 
 
 def _beside(x: float, y: float, width: float, height: float, reach: float, turn: float) -> Box:
@@ -192,11 +237,16 @@ def _beside(x: float, y: float, width: float, height: float, reach: float, turn:
     return left, bottom, left + width, bottom + height
 
 
-def _shared(one: Box, other: Box) -> float:
-    """The area that two boxes share."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _boxes(boxes: Sequence[Box]) -> Array:
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def _shared(one: Box, others: Array) -> float:
+    """The area that a box shares with `others` [k, 4], each counted for itself."""
+    left, bottom, right, top = others.T
+    width = np.minimum(one[2], right) - np.maximum(one[0], left)
+    height = np.minimum(one[3], top) - np.maximum(one[1], bottom)
+    return float(np.sum(np.maximum(width, 0) * np.maximum(height, 0)))
 
 
 def _width(text: str) -> float:

@@ -10,10 +10,18 @@ from matplotlib.transforms import blended_transform_factory
 
 from mhc_lab.report.figures.labels import column_width, wrapped
 from mhc_lab.report.figures.plot import Absent, Material, Plot
-from mhc_lab.report.figures.row_gaps import NO_GAP, RowGap, interval_text, readable, row_gaps
+from mhc_lab.report.figures.row_gaps import (
+    NO_GAP,
+    RowGap,
+    cut_text,
+    draw_interval,
+    interval_text,
+    readable,
+    row_gaps,
+)
 from mhc_lab.report.figures.seed_curves import row_text, seeds_text
 from mhc_lab.report.figures.style import GRID, INK, MUTED, PAPER, REFERENCE, RowStyle, drawn_rows, row_styles
-from mhc_lab.report.frame import Study
+from mhc_lab.report.summary import losses_by_seed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +41,10 @@ def draw(material: Material) -> Plot | Absent:
     if not gaps:
         return Absent(NAME, NO_GAP)
 
-    groups = {base: _group(study, compared, base) for base in study.baselines}
+    groups = {base: [row for row in compared if study.baseline_of(row) == base] for base in study.baselines}
     groups = {base: group for base, group in groups.items() if group}
     heads = len(groups) > 1
-    names = {row: wrapped(row_text(study, row, gap=True)) for row in compared}
+    names = {row: wrapped(row_text(study, row)) for row in compared}
     figure, axes = _axes(names, [f"minus {base}:" for base in groups] if heads else [])
     axes.set_xlim(*readable(list(gaps.values()), [gap.paper for gap in gaps.values() if gap.paper]))
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
@@ -54,14 +62,15 @@ def draw(material: Material) -> Plot | Absent:
         if row in gaps:
             _draw(axes, place, gaps[row], styles[row])
         else:
-            _say(axes, 0.01, place, "no seed finished", "left")
+            finished = losses_by_seed(study, row)
+            _say(axes, 0.01, place, "no seed in common with the baseline" if finished else "no seed finished", "left")
     _paper(axes, [(gaps[row].paper, place) for row, place in places.items() if row in gaps])
     axes.set_yticks(list(places.values()), [names[row] for row in places], fontsize=7.5, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
     what = "its baseline's" if heads else next(iter(groups))
     axes.set_xlabel(f"validation loss − {what} (nats per token)", parse_math=False)
-    return Plot(NAME, "Loss gap of every row", _caption(gaps, heads, material, left_out), figure)
+    return Plot(NAME, "Loss gap of every row", _caption(gaps, heads, material, axes.get_xlim()) + left_out, figure)
 
 
 def _axes(names: Mapping[str, str], heads: Sequence[str]) -> tuple[Figure, Axes]:
@@ -77,24 +86,17 @@ def _axes(names: Mapping[str, str], heads: Sequence[str]) -> tuple[Figure, Axes]
     return figure, axes
 
 
-def _group(study: Study, rows: list[str], baseline: str) -> list[str]:
-    """The rows measured from one baseline, and the control arm that tells of it."""
-    control = study.control_of(baseline)
-    controls = {row["row"] for row in study.rows if row["control"]}
-    return [row for row in rows if row == control or (study.baseline_of(row) == baseline and row not in controls)]
-
-
-def _caption(gaps: dict[str, RowGap], heads: bool, material: Material, left_out: str) -> str:
+def _caption(gaps: dict[str, RowGap], heads: bool, material: Material, limits: tuple[float, float]) -> str:
     caption = (
         f"Validation loss of each row minus {'its own' if heads else 'the'} baseline's: dots are seeds, bars the "
         f"mean over {seeds_text(len(gap.seeds) for gap in gaps.values())} {interval_text(gaps.values())}. "
         f"Filled: distinguishable from the baseline (Holm-adjusted p < .05)."
     )
     if material.summary.noise_floors:
-        caption += " Band: noise floor, the largest difference of the control arm."
+        caption += " Band: noise floor, the largest difference between the control arm and the design it repeats."
     if any(gap.paper for gap in gaps.values()):
         caption += " Ticks: the gaps of the mHC paper, Table 1."
-    return caption + left_out
+    return caption + cut_text(gaps.values(), limits)
 
 
 def _floor(axes: Axes, floor: float | None, top: float, bottom: float) -> None:
@@ -132,7 +134,8 @@ def _draw(axes: Axes, place: int, gap: RowGap, style: RowStyle) -> None:
         return
     axes.plot(gap.seeds, [place + 0.24] * len(gap.seeds), ".", color=style.colour, alpha=0.6, markersize=4)
     if gap.interval:
-        axes.plot(gap.interval, [place, place], color=style.colour, linewidth=2, solid_capstyle="butt")
+        look: dict[str, Any] = {"color": style.colour, "linewidth": 2, "solid_capstyle": "butt"}
+        draw_interval(axes, place, gap.interval, upright=False, **look)
     face = style.colour if gap.distinguishable else PAPER
     axes.plot([gap.mean], [place], style.marker, color=style.colour, markersize=6, markerfacecolor=face)
     if gap.identical:

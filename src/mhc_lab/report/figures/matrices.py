@@ -12,6 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mhc_lab.report.curves import Array, Probe
+from mhc_lab.report.figures.colour import luminance
+from mhc_lab.report.figures.labels import wrapped
+from mhc_lab.report.figures.mixing import absent, mixing_rows, unprobed_text
 from mhc_lab.report.figures.plot import Absent, Material, Plot
 from mhc_lab.report.figures.style import MUTED, PAPER
 from mhc_lab.report.frame import Study
@@ -23,6 +26,7 @@ NAME = "matrices"
 MAX_ROWS = 6  # more do not fit on a page
 _COLOURS = mpl.colormaps["RdBu"]  # negative red, positive blue: the colour-blind tell them apart
 _DARK, _LIGHT = "#000001", "#fffffe"  # on coloured cells: INK and PAPER change places in the dark
+_LONGEST = 60  # characters of a row's name
 _PRINTED = 4  # streams up to which every entry is printed
 _LABELLED = 8  # streams up to which every sum is
 _RASTER = 16  # streams beyond which cells are pixels, not shapes
@@ -44,10 +48,10 @@ def draw(material: Material) -> Plot | Absent:
     Absent where no finished run of a row that mixes has a probe.
     """
     study = material.study
-    mixing = [row["row"] for row in study.rows if row["h_res"] != "fixed" and row["streams"] > 1]
+    mixing = mixing_rows(study)
     probed = [row for row in mixing if material.probes.get(row)]
     if not probed:
-        return _absent(mixing)
+        return absent(NAME, mixing)
     rows = _one_of_each_variant(study, probed)
     height = len(rows) * _LINE + _BAR
     figure = Figure(figsize=(_WIDTH, height), facecolor=PAPER)
@@ -58,18 +62,15 @@ def draw(material: Material) -> Plot | Absent:
     for place, row in enumerate(rows):
         seed = min(material.probes[row])
         top = place * _LINE
-        axes.text(0.04, top + 0.13, row, fontsize=8.5, weight="bold", parse_math=False)
+        axes.text(0.04, top + 0.13, wrapped(row, _LONGEST), fontsize=8.5, weight="bold", parse_math=False)
         axes.text(_WIDTH - 0.04, top + 0.13, f"seed {seed}", fontsize=_WORDS, color=MUTED, ha="right")
         for column, (title, matrix) in enumerate(_matrices(material.probes[row][seed])):
             _draw_matrix(axes, column * (_SUMS + _SIDE + _GAP) + _SUMS, top + _HEAD + _TITLE, title, matrix)
     _draw_bar(axes, height - _BAR)
-    return Plot(NAME, "H_res, averaged over tokens", _caption(material, rows, len(probed)), figure)
-
-
-def _absent(mixing: Sequence[str]) -> Absent:
-    if mixing:
-        return Absent(NAME, f"no finished run of a row that mixes its streams ({', '.join(mixing[:3])}) has a probe")
-    return Absent(NAME, "no row mixes its streams: H_res is I everywhere; add a row with H_res on and several streams")
+    caption = _caption(material, rows)
+    if len(probed) > len(rows):
+        caption += f" {len(rows)} of the {len(mixing)} rows that mix, of as many variants as possible."
+    return Plot(NAME, "H_res, averaged over tokens", caption + unprobed_text(material, mixing), figure)
 
 
 def _one_of_each_variant(study: Study, rows: Sequence[str]) -> list[str]:
@@ -133,11 +134,10 @@ def _draw_matrix(axes: Axes, left: float, top: float, title: str, matrix: Array)
 def _is_light(part: float) -> bool:
     """Whether dark text has more contrast than light text on the cell of an entry, given as a part of the largest.
 
-    Source: relative luminance and contrast ratio of WCAG 2.2.
+    Source: contrast ratio of WCAG 2.2, (L1 + 0.05) / (L2 + 0.05).
     """
     colour = _COLOURS(0.5 + 0.5 * part if math.isfinite(part) else 0.5)[:3]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722))) > math.sqrt(1.05 * 0.05) - 0.05
+    return luminance(colour) > math.sqrt(1.05 * 0.05) - 0.05
 
 
 def _draw_sums(axes: Axes, left: float, top: float, middles: Array, matrix: Array) -> None:
@@ -171,7 +171,7 @@ def _draw_bar(axes: Axes, top: float) -> None:
     axes.text(left + width / 2, y - 0.04, words, fontsize=_NUMBERS, color=MUTED, ha="center")
 
 
-def _caption(material: Material, rows: Sequence[str], mixing: int) -> str:
+def _caption(material: Material, rows: Sequence[str]) -> str:
     streams = {row["row"]: row["streams"] for row in material.study.rows}
     seeds = {min(material.probes[row]) for row in rows}
     text = (
@@ -181,8 +181,6 @@ def _caption(material: Material, rows: Sequence[str], mixing: int) -> str:
     )
     if any(streams[row] > _PRINTED for row in rows):
         text += " Above a matrix without numbers, the largest |entry|; dots are entries below −5 % of it."
-    if mixing > len(rows):
-        text += f" {len(rows)} of the {mixing} rows that mix, of as many variants as possible."
     return text
 
 

@@ -11,12 +11,30 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from mhc_lab.report.figures.labels import SIZE, PointLabel, Segment, label_points
+from mhc_lab.report.figures.labels import SIZE, PointLabel, Segment, label_points, listed
 from mhc_lab.report.figures.paper import OVERHEAD, from_plain_residual
 from mhc_lab.report.figures.plot import Absent, Material, Plot
-from mhc_lab.report.figures.row_gaps import NO_GAP, RowGap, interval_text, readable, row_gaps
+from mhc_lab.report.figures.row_gaps import (
+    NO_GAP,
+    RowGap,
+    cut_text,
+    draw_interval,
+    interval_text,
+    readable,
+    row_gaps,
+)
 from mhc_lab.report.figures.seed_curves import row_text, seeds_text
-from mhc_lab.report.figures.style import GRID, INK, MUTED, PAPER, REFERENCE, RowStyle, drawn_rows, row_styles
+from mhc_lab.report.figures.style import (
+    GRID,
+    INK,
+    MAX_ROWS,
+    MUTED,
+    PAPER,
+    REFERENCE,
+    RowStyle,
+    drawn_rows,
+    row_styles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +54,7 @@ def draw(material: Material) -> Plot | Absent:
     }
     if not ratios:
         return Absent(NAME, "no timing pass, so no relative cost; it follows the study's last run: repeat its command")
-    rows, left_out = drawn_rows(study)
-    compared = [row for row in rows if row != study.baseline_of(row)]
+    compared = [row["row"] for row in study.rows if row["row"] != row["baseline"]]
     gaps = {row: gap for row, gap in row_gaps(material, compared).items() if row in ratios}
     if not gaps:
         untimed = "no row with a loss gap was timed; repeat the study's command"
@@ -59,27 +76,37 @@ def draw(material: Material) -> Plot | Absent:
     axes.plot([1], [0], "o", color=INK, markersize=6, zorder=4)
     alone = len(study.baselines) == 1
     controls = {row["row"] for row in study.rows if row["control"]}
-    front = _front([(ratios[row], gap.mean) for row, gap in gaps.items() if row not in controls]) if alone else []
+    points = {row: (ratios[row], gap.mean) for row, gap in gaps.items()}
+    front = _front([at for row, at in points.items() if row not in controls]) if alone else []
     axes.plot(*np.array(front).reshape(-1, 2).T, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1.5)
 
-    names = {row: row_text(study, row, gap=True) + _beyond(axes, gap.mean) for row, gap in gaps.items()}
-    labels = [PointLabel(1, 0, study.baselines[0] if alone else "baseline", INK)]
-    labels += [PointLabel(ratios[row], gap.mean, names[row], styles[row].colour) for row, gap in gaps.items()]
+    first, _ = drawn_rows(study)
+    named = [row for row, at in points.items() if row in first or at in front]
+    labels = [PointLabel(1, 0, study.baselines[0] if alone else "own baseline", INK)]
+    for row in named:
+        labels.append(
+            PointLabel(*points[row], row_text(study, row) + _beyond(axes, gaps[row].mean), styles[row].colour)
+        )
     bars = [
         ((ratios[row], gap.interval[0]), (ratios[row], gap.interval[1])) for row, gap in gaps.items() if gap.interval
     ]
-    label_points(axes, labels, [*bars, *pairwise(front), *_rules(axes, uprights)], size)
-    axes.set_xlabel("time a step / the baseline's")
-    axes.set_ylabel("validation loss − baseline's\n(nats per token)")
+    others = [at for row, at in points.items() if row not in named]
+    label_points(axes, labels, others, [*bars, *pairwise(front), *_rules(axes, uprights)], size)
+    of = "the baseline's" if alone else "its baseline's"
+    axes.set_xlabel(f"time a step / {of}")
+    axes.set_ylabel(f"validation loss − {of}\n(nats per token)")
     caption = (
         f"Loss gap of each row, mean over {seeds_text(len(gap.seeds) for gap in gaps.values())} "
-        f"{interval_text(gaps.values())}, against its median time a step over the baseline's ({_machine(material)}). "
+        f"{interval_text(gaps.values())}, against its median time a step over {of} ({_machine(material)}). "
         f"Filled: distinguishable from the baseline."
     )
     caption += f" Dotted: {OVERHEAD.label}." if plain else ""
     caption += " The dashed line joins what nothing beats in both, by the means." if front else ""
+    caption += cut_text(gaps.values(), axes.get_ylim())
+    if others:
+        caption += f" Named are the first {MAX_ROWS} rows{' and those on the dashed line' if front else ''}."
     missing = [row for row in compared if row not in gaps]
-    caption += left_out + (f" Without a gap or a time: {', '.join(missing)}." if missing else "")
+    caption += f" Without a gap or a time: {listed(missing)}." if missing else ""
     return Plot(NAME, "Quality against cost", caption, figure)
 
 
@@ -127,9 +154,8 @@ def _rules(axes: Axes, uprights: Sequence[float]) -> list[Segment]:
 def _point(axes: Axes, ratio: float, gap: RowGap, style: RowStyle) -> None:
     bottom, top = axes.get_ylim()
     inside = 0.02 * (top - bottom)
-    if gap.interval:
-        bar = np.clip(gap.interval, bottom, top)
-        axes.plot([ratio] * 2, bar, color=style.colour, linewidth=1.2, alpha=0.75, zorder=2)
+    if gap.interval and bottom <= gap.mean <= top:
+        draw_interval(axes, ratio, gap.interval, upright=True, color=style.colour, linewidth=1.2, alpha=0.75, zorder=2)
     face = style.colour if gap.distinguishable else PAPER
     look: dict[str, Any] = {"color": style.colour, "markerfacecolor": face, "markersize": 6, "zorder": 3}
     axes.plot([ratio], [min(max(gap.mean, bottom + inside), top - inside)], style.marker, **look)

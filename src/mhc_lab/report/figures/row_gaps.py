@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,9 @@ import pandas as pd
 from mhc_lab.report import stats
 from mhc_lab.report.figures.plot import Material
 from mhc_lab.report.summary import losses_by_seed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FAR = 20.0  # times the median row's reach: beyond, a row would flatten all others
 _BARS = 1.5  # times the reach of means and seeds that intervals may add; those of 3 seeds are very wide
@@ -77,6 +80,30 @@ def readable(gaps: Sequence[RowGap], also: Sequence[float] = (), *, seeds: bool 
     low, high = float(min(points)), float(max(points))
     margin = 0.05 * (high - low) or 0.01
     return low - margin, high + margin
+
+
+def draw_interval(axes: Axes, place: float, interval: tuple[float, float], *, upright: bool, **look: Any) -> None:
+    """A bar over the interval at a `place` of the other axis, with an arrow at an end that lies beyond its axis.
+
+    Set the limits before.
+    """
+    low, high = axes.get_ylim() if upright else axes.get_xlim()
+    seen = np.clip(interval, low, high)
+    axes.plot(*(([place] * 2, seen) if upright else (seen, [place] * 2)), **look)
+    arrow = {"arrowstyle": "->", "color": look["color"], "linewidth": look["linewidth"], "shrinkA": 0, "shrinkB": 0}
+    for beyond, edge, side in ((interval[0] < low, low, 1), (interval[1] > high, high, -1)):
+        if beyond:
+            tip = (place, edge) if upright else (edge, place)
+            tail = (0, 8 * side) if upright else (8 * side, 0)
+            axes.annotate("", tip, tail, textcoords="offset points", arrowprops=arrow)
+
+
+def cut_text(gaps: Iterable[RowGap], limits: tuple[float, float]) -> str:
+    """What a caption says of the intervals of means on the axis that go on beyond its ends."""
+    low, high = limits
+    shown = [gap.interval for gap in gaps if gap.interval and low <= gap.mean <= high]
+    cut = any(interval[0] < low or interval[1] > high for interval in shown)
+    return " Bars with an arrow go on beyond the axis." if cut else ""
 
 
 def interval_text(gaps: Iterable[RowGap]) -> str:

@@ -9,14 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from mhc_lab.report import stats
 from mhc_lab.report.figures import within_run
-from mhc_lab.report.figures.labels import EndLabel, column_height, label_ends
+from mhc_lab.report.figures.labels import EndLabel, column_height, label_ends, listed
 from mhc_lab.report.figures.paper import MHC_FINAL_GAP, from_plain_residual
 from mhc_lab.report.figures.plot import Absent, Material, Plot
 from mhc_lab.report.figures.row_gaps import farthest
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 NAME = "scaling"
 _ROOM = 3.0  # times its height that an axis may grow for the paper's number
 _APART = 0.3  # of an axis, between two sizes that are both labelled
-_NAMED = 4  # rows that a caption names
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,17 @@ def draw(material: Material) -> Plot | Absent:
 def _designs(study: Study) -> dict[str, list[Point]]:
     """By name, the points of every design that has some at two sizes or more, in order of the sizes.
 
-    Rows are of one design if their variants and what they override of the residual are the same.
+    Rows are of one design if their variants and what they override of the residual are the same. Only rows whose
+    baseline is of one design with that of the study have a point: gaps to different designs would not make one line.
     """
+    kinds = {row["row"]: _design(row) for row in study.rows}
     compute = {row: _compute(study, row) for row in study.baselines}
     points: dict[tuple[str, ...], list[Point]] = {}
     taken: Counter[tuple[str, ...]] = Counter()
     for row in study.rows:
-        if row["control"] or row["row"] == row["baseline"]:
+        if row["control"] or row["row"] == row["baseline"] or kinds[row["baseline"]] != kinds[study.baseline]:
             continue
-        changes = sorted(key.removeprefix("residual.") for key in row["overrides"] if key.startswith("residual."))
-        design = (row["variant"], *changes)
+        design = kinds[row["row"]]
         taken[row["baseline"], *design] += 1
         if taken[row["baseline"], *design] > 1:  # they differ in what is not of the residual
             design += (str(taken[row["baseline"], *design]),)
@@ -87,6 +87,12 @@ def _designs(study: Study) -> dict[str, list[Point]]:
     unique = Counter(stems.values())
     names = {design: stem if stem and unique[stem] == 1 else ", ".join(design) for design, stem in stems.items()}
     return {names[design]: sorted(found, key=lambda point: point.compute) for design, found in several.items()}
+
+
+def _design(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The variant and the overrides of the residual, of a row of the study."""
+    changes = sorted(key.removeprefix("residual.") for key in row["overrides"] if key.startswith("residual."))
+    return row["variant"], *changes
 
 
 def _stem(rows: Sequence[str]) -> str:
@@ -159,11 +165,14 @@ def _over_sizes(material: Material, designs: Mapping[str, list[Point]]) -> Plot:
         "intervals (from 3 seeds). After the paper's Fig. 6a."
     )
     if any(floors.values()):
-        caption += " Grey bars: the noise floor, the largest |control − baseline|."
+        caption += (
+            " Grey bars: the noise floor, the largest difference between the control arm and the design it repeats."
+        )
     if any(_is_partial(study, point) for point in drawn):
         caption += " × marks means over the seeds that are left after others diverged."
     if plain and not reference:
-        caption += f" The paper's number, {MHC_FINAL_GAP.label}, lies outside."
+        caption += f" The paper's number, {MHC_FINAL_GAP.label}, a gap of training loss, lies outside."
+    caption += " Dotted: the paper's number, a gap of training loss." if reference else ""
     if len(designs) > len(names):
         caption += f" Drawn are the first {len(names)} of {len(designs)} designs."
     return Plot(NAME, "Loss gap over model sizes", caption + _missing(study, designs), figure)
@@ -256,8 +265,9 @@ def _lost(study: Study, points: Iterable[Point]) -> str:
 
 def _missing(study: Study, designs: Mapping[str, list[Point]]) -> str:
     there = {point.row for points in designs.values() for point in points} | set(study.baselines)
-    names = [row["row"] for row in study.rows if row["row"] not in there and not row["control"]]
-    if not names:
-        return ""
-    text = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    return f" Without a finished seed or a second size: {text}."
+    left = [row for row in study.rows if row["row"] not in there and not row["control"]]
+    kinds = {row["row"]: _design(row) for row in study.rows}
+    alike = [row["row"] for row in left if kinds[row["baseline"]] == kinds[study.baseline]]
+    unlike = [row["row"] for row in left if kinds[row["baseline"]] != kinds[study.baseline]]
+    text = f" Without a finished seed or a second size: {listed(alike)}." if alike else ""
+    return text + (f" Measured from another design: {listed(unlike)}." if unlike else "")

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhc_lab.report import stats
+from mhc_lab.report.curves import Array, Training
 from mhc_lab.report.frame import Study
 from mhc_lab.run_folder import ENDED
 
-Array = NDArray[np.float64]
 SMOOTH_FROM = 100  # points; up to here a curve is drawn as it is
 SMOOTH_PART = 0.02  # of the points, the window of the moving average
 LOG_FROM = 30.0
@@ -29,6 +29,12 @@ class SeedCurves:
     high: Array
     whole: NDArray[np.bool_]
     ends: list[tuple[float, float]]
+
+    def bands(self, early: float) -> Array:
+        """The finite ends of its intervals behind this part of its points."""
+        start = int(early * len(self.x))
+        ends: Array = np.concatenate([self.low[start:], self.high[start:]])
+        return ends[np.isfinite(ends)]
 
     def thinned(self, most: int) -> SeedCurves:
         """At most so many of its points, evenly, the first and the last among them."""
@@ -83,12 +89,15 @@ def smooth(values: Array) -> Array:
     return averaged
 
 
-def smoothing(points: int) -> str:
-    """What a caption says of `smooth` on curves of this many points."""
-    if points <= SMOOTH_FROM:
-        return "Nothing is smoothed."
-    window = 2 * max(1, round(SMOOTH_PART * points / 2)) + 1
-    return f"Each seed's curve is a centred moving average over {window} of {points} logged points."
+def points_text(runs: Iterable[Training], points: int) -> str:
+    """What a caption says of the points of curves with up to this many: what a logged one is, and of `smooth`."""
+    apart = sorted({int(np.median(np.diff(run.steps, prepend=0))) for run in runs})
+    steps = f"{apart[0]}–{apart[-1]}" if apart[0] < apart[-1] else f"{apart[0]}"
+    said = "Each point is a single step" if steps == "1" else f"Each point is the mean over the {steps} steps before it"
+    if points > SMOOTH_FROM:
+        window = 2 * max(1, round(SMOOTH_PART * points / 2)) + 1
+        said += f"; each seed's curve is a centred moving average over {window} of {points} points"
+    return f"{said}."
 
 
 def positive_limits(lines: Sequence[SeedCurves]) -> tuple[float, float, bool]:
@@ -114,14 +123,11 @@ def diverged_seeds(study: Study, row: str) -> set[int]:
     return {int(seed) for seed in cells["seed"][cells["status"] == "diverged"]}
 
 
-def row_text(study: Study, row: str, *, gap: bool) -> str:
-    """A row's name, and how many of its seeds diverged or are missing. Beside a `gap`, a control arm's also says what
-    it is measured from, where no other row is."""
+def row_text(study: Study, row: str) -> str:
+    """A row's name, and how many of its seeds diverged or are missing."""
     status = study.row_cells(row)["status"]
     diverged, there = int((status == "diverged").sum()), int(status.isin(ENDED).sum())
-    said = [f"minus {study.baseline_of(row)}"] if gap and study.baseline_of(row) not in study.baselines else []
-    if diverged:
-        said.append(f"{diverged} of {len(status)} diverged")
+    said = [f"{diverged} of {len(status)} diverged"] if diverged else []
     if there < len(status):
         said.append(f"{there} of {len(status)} seeds")
     return f"{row} ({', '.join(said)})" if said else row
@@ -140,10 +146,10 @@ def bands_text(counts: Collection[int], what: str) -> str:
     return f"bands are {what}{', of rows with 3 seeds or more' if min(counts) < stats.MIN_SEEDS else ''}"
 
 
-def lost_text(lines: Iterable[SeedCurves]) -> str:
+def lost_text(lines: Iterable[SeedCurves], seed: str = "a seed") -> str:
     if not any(line.ends for line in lines):
         return ""
-    return " × marks where a seed ended early; from the first on a line is dotted, the mean of the others."
+    return f" × marks where {seed} ended early; from the first on a line is dotted, the mean of the others."
 
 
 def _clean(x: Array, y: Array, *, log: bool) -> tuple[Array, Array]:

@@ -40,18 +40,20 @@ def draw(material: Material) -> Plot | Absent:
         return Absent(NAME, _nothing(equal))
 
     low, high, log = positive_limits(list(lines.values()))
+    last = max(2.0, *(line.x[-1] for line in lines.values()))
+    beside = 0.02 * (last - 1)  # room for the markers at both ends
     scene = Scene(
-        xlim=(1, max(2.0, *(line.x[-1] for line in lines.values()))),
+        xlim=(1 - beside, last + beside),
         ylim=(low, high),
         log=log,
         xlabel="layer (attention and FFN count as one each)",
         ylabel="spread of the streams\n(|x − mean| / |x|)",
         labels=[EndLabel(low, f"equal streams: {', '.join(equal)}", colour=MUTED)] if equal else (),
     )
-    figure = lay_out(lines, row_styles(study), {row: row_text(study, row, gap=False) for row in lines}, scene)
+    figure, cut = lay_out(lines, row_styles(study), {row: row_text(study, row) for row in lines}, scene)
     caption = (
         f"Relative distance of the streams from their mean behind each layer, at the end of training; geometric mean "
-        f"over {seeds_text(seeds)} that finished; {bands_text(seeds, '95 % t intervals of its logarithm')}."
+        f"over {seeds_text(seeds)} that finished; {bands_text(seeds, '95 % t intervals of its logarithm')}.{cut}"
     )
     caption += f" Below {EQUAL:g}, which is rounding, streams count as equal." if equal else ""
     caption += left_out + (f" Without a probe: {', '.join(missing)}." if missing else "")

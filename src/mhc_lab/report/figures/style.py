@@ -49,6 +49,7 @@ _OTHERS = (
 # Dots are not among them: they are for what the seeds still alive say after one was lost.
 _LINES: tuple[Line, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.2, 1.2, 1.2)), (0, (2.5, 1.2)))
 LOST: Line = (0, (1, 1.4))
+_CONTROL: Line = (0, (3.5, 3.5))
 _SHADES = {False: (0.0, 0.3, -0.2), True: (0.0, -0.25, -0.45)}  # to white or black; of hues that are light already
 
 
@@ -74,14 +75,15 @@ def row_styles(study: Study) -> dict[str, RowStyle]:
     count: dict[str, int] = {}
     for row in study.rows:
         if row["control"]:
-            styles[row["row"]] = RowStyle(MUTED, "o", _LINES[1], filled=False)
+            styles[row["row"]] = RowStyle(MUTED, "o", _CONTROL, filled=False)
             continue
         place = count[row["variant"]] = count.get(row["variant"], -1) + 1
         colour, marker = variants[row["variant"]]
         if colour != INK:
             shades = _SHADES[_light(colour)]
             colour = _shade(colour, shades[place % len(shades)])
-        styles[row["row"]] = RowStyle(colour, marker, _LINES[place % len(_LINES)], filled=place % 2 == 0)
+        turn, line = divmod(place, len(_LINES))
+        styles[row["row"]] = RowStyle(colour, marker, _LINES[line], filled=turn % 2 == 0)
     return styles
 
 
