@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mhc_lab.report.layout import lay_out
 from mhc_lab.report.page import render
 from mhc_lab.report.provenance import provenance
 from mhc_lab.report.summary import summarize
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what tests here share: browser.py, speed.py and others
 
 MODES = ("h_res", "h_pre", "h_post")
 
@@ -233,3 +236,15 @@ def draw_page() -> Callable[..., str]:
         return render(study, summary, lay_out(study, summary), [plot, absent], origin)
 
     return draw_page
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium."""
+    import browser
+
+    started = browser.start(tmp_path_factory.mktemp("chromium"))
+    if started is None:
+        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    yield started
+    started.quit()

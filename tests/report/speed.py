@@ -1,6 +1,6 @@
 """How long exports take: a generated study of 1,000 runs with 500 logged points each.
 
-python tests/report/speed.py [folder for export.md and export.json]; exit code 1 if a limit is passed.
+python tests/report/speed.py [folder for export.md]; exit code 1 if a limit is passed.
 """
 
 from __future__ import annotations
@@ -30,21 +30,24 @@ LIMITS = {  # seconds, on two cores
 
 
 def generate(results: Path, rows: int = ROWS, seeds: int = SEEDS, points: int = POINTS) -> None:
-    """Write the study `big`: study.json, timing.json and whole run folders, as runs write them."""
+    """Write the study `big`: study.json, timing.json and whole run folders, as runs write them. The last row is a
+    control arm."""
     draw = np.random.default_rng(0)
     entries: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
     noise = draw.normal(0, 0.02, seeds)
     for place in range(rows):
-        variant = VARIANTS[place % len(VARIANTS)]
-        config = to_dict(compose([f"residual={variant}"]))
-        row = f"{variant}_{place}" if place else "identity"
+        control = place == rows - 1
+        variant = "identity" if control else VARIANTS[place % len(VARIANTS)]
+        overrides = [f"residual={variant}", *(["control=true"] if control else [])]
+        config = to_dict(compose(overrides))
+        row = "control" if control else f"{variant}_{place}" if place else "identity"
         entries.append(
             {
                 "row": row,
-                "overrides": [f"residual={variant}"],
+                "overrides": overrides,
                 "baseline": "identity",
-                "control": False,
+                "control": control,
                 "variant": variant,
                 **dict.fromkeys(("h_res", "h_pre", "h_post"), "fixed" if variant == "identity" else "dynamic"),
                 "streams": 1 if variant == "identity" else STREAMS,

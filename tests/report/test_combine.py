@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,10 +107,11 @@ def test_another_baseline(two: tuple[Any, Any]) -> None:
     study = load_all(two[0].results, ["one"], "mhc")
     summary = summarize(study)
     frame = summary.frame.set_index("row")
-    assert frame["loss_gap"].round(6).to_dict() == {"identity": 0.03, "control": 0.02, "mhc": 0}
-    assert frame["baseline"].to_dict() == {"identity": "mhc", "control": "identity", "mhc": "mhc"}
-    assert frame["ms_ratio"].to_dict() == {"identity": 0.5, "control": 1.0, "mhc": 1.0}
-    # What initialisation does is still read off the control arm and its own design.
+    assert frame["loss_gap"].round(6).to_dict() == {"identity": 0.03, "control": 0.05, "mhc": 0}
+    assert set(frame["baseline"]) == {"mhc"}
+    assert frame["ms_ratio"].to_dict() == {"identity": 0.5, "control": 0.5, "mhc": 1.0}
+    # What initialisation does is still read off the control arm and the design that it repeats.
+    assert frame.loc["control", "note"] == "control arm: identity with another initialisation and data order"
     assert summary.noise_floors == {"mhc": pytest.approx(0.02)}
 
 
@@ -125,3 +127,63 @@ def test_each_size_has_its_own_baseline(study: Any) -> None:
     text = export(study.results, "demo", ["md"]).paths[0].read_text()
     assert "| row | against |" in text
     assert load_all(study.results, ["demo"], "small_mhc").baseline_of("mhc") == "identity"
+
+
+def test_a_cell_that_one_study_lost_is_taken_from_the_other(make_study: Callable[[str], Any]) -> None:
+    first, second = map(make_study, ("one", "two"))
+    for study, loss in ((first, None), (second, 2.4)):
+        study.row("identity", BASE)
+        study.row("mhc", [])
+        study.spec["cells"].append({"row": "mhc", "seed": 0, "run_id": f"mhc-{study.name}"})
+        state = {} if loss else {"status": "failed", "reason": "out of memory"}
+        study.record(f"mhc-{study.name}", "mhc", 0, loss, **state)
+        configure(study, "identity", "residual=identity")
+        configure(study, "mhc", "residual=mhc")
+        study.save()
+    for order in (["one", "two"], ["two", "one"]):
+        cells = load_all(first.results, order).row_cells("mhc")
+        assert list(cells["run_id"]) == ["mhc-two"]
+
+
+def test_rows_that_have_not_run_are_told_apart_by_what_they_override(make_study: Callable[[str], Any]) -> None:
+    first, second = map(make_study, ("one", "two"))
+    for study in (first, second):
+        study.row("identity", BASE)
+        configure(study, "identity", "residual=identity")
+    first.row("mhc", [None] * 5)
+    second.row("mhc", [])
+    second.spec["rows"][-1]["overrides"] = ["residual=mhc", "residual.streams=2"]
+    for seed, loss in enumerate(shifted(-0.1)):
+        second.spec["cells"].append({"row": "mhc", "seed": seed, "run_id": f"two-{seed}"})
+        second.record(f"two-{seed}", "mhc", seed, loss)
+    configure(second, "mhc", "residual=mhc", "residual.streams=2")
+    first.save()
+    second.save()
+    study = load_all(first.results, ["one", "two"])
+    assert [row["row"] for row in study.rows] == ["identity", "mhc", "two.mhc"]
+    assert set(study.row_cells("mhc")["status"]) == {"not run"}
+
+
+def test_a_third_study_joins_the_row_that_is_its_own(two: tuple[Any, Any], make_study: Callable[[str], Any]) -> None:
+    third = make_study("three")
+    third.spec["rows"] = two[1].spec["rows"]
+    third.spec["cells"] = two[1].spec["cells"]
+    third.save()
+    study = load_all(third.results, ["one", "two", "three"])
+    assert [row["row"] for row in study.rows] == ["identity", "control", "mhc", "two.mhc"]
+
+
+def test_only_rows_whose_baseline_changes_lose_the_papers_gap(study: Any) -> None:
+    study.row("identity", BASE).row("mhc", shifted(-0.05), paper=-0.02)
+    study.row("small", shifted(0.5), variant="identity", baseline="small")
+    study.row("small_mhc", shifted(0.47), variant="mhc", baseline="small", paper=-0.03)
+    loaded = load_all(study.save(), ["demo"], "mhc")
+    assert {row["row"]: row["paper_loss_gap"] for row in loaded.rows} == {
+        "identity": None, "mhc": None, "small": None, "small_mhc": -0.03
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["demo/", "./demo", "../results/demo"])
+def test_a_study_is_named_not_pointed_at(full_study: Path, name: str) -> None:
+    with pytest.raises(LabError, match="no study"):
+        load_all(full_study, ["demo", name])

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mhc_lab.errors import LabError
-from mhc_lab.report.configs import ABSENT, compare, difference, settings
+from mhc_lab.report.configs import ABSENT, compare, settings
 from mhc_lab.report.frame import load
 
 
@@ -14,7 +14,8 @@ def test_only_what_the_variant_uses_is_compared(study, write_config) -> None:
     study.row("identity", [2.5, 2.6]).row("mhc", [2.4, 2.5], modes="ddd")
     write_config("identity", "identity", t_max=7)
     write_config("mhc", "mhc", t_max=5)
-    found = {key: (was, now) for key, was, now in difference(load(study.save(), "demo"), "mhc")}
+    loaded = load(study.save(), "demo")
+    found = {key: (was, now) for key, was, now in compare(settings(loaded, "identity"), settings(loaded, "mhc"))}
     assert found["residual.variant"] == ("identity", "mhc")
     assert found["residual.t_max"] == (ABSENT, "5")  # identity has no Sinkhorn, whatever its config says
     assert {key.partition(".")[0] for key in found} == {"residual"}  # neither seed nor workers, paths, corpus
@@ -25,7 +26,8 @@ def test_a_row_that_changes_one_setting_differs_in_it_alone(study, write_config)
     study.row("mhc", [2.4]).row("mhc_short", [2.5], variant="mhc")
     write_config("mhc", "mhc")
     write_config("mhc_short", "mhc", t_max=3)
-    assert difference(load(study.save(), "demo"), "mhc_short") == [("residual.t_max", "20", "3")]
+    loaded = load(study.save(), "demo")
+    assert compare(settings(loaded, "mhc"), settings(loaded, "mhc_short")) == [("residual.t_max", "20", "3")]
 
 
 def test_values_read_as_a_user_writes_them(study, write_config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -46,9 +47,35 @@ def test_unknown_study_names_the_nearest(full_study: Path) -> None:
         read_study(full_study / "nowhere", "demo")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "is damaged"), ("[]", "is damaged"), ("{}", None), ('{"status": "finished", "metrics": {}}', None)],
+)
+def test_damaged_records_are_named_or_count_as_failed(study: Any, content: str, words: str | None) -> None:
+    results = study.row("identity", [2.5, 2.6]).save()
+    record = results / "runs" / study.spec["cells"][1]["run_id"] / "record.json"
+    record.write_text(content)
+    if words:
+        with pytest.raises(LabError, match=f"record.json: {words}"):
+            read_study(results, "demo")
+    else:
+        frame = read_study(results, "demo")
+        assert list(frame["status"]) == ["finished", "failed"]
+        assert "run it again" in frame["reason"].iloc[1]
+
+
+def test_a_study_of_an_earlier_version_says_what_to_do(study: Any) -> None:
+    results = study.row("identity", [2.5, 2.6]).save()
+    for row in study.spec["rows"]:
+        del row["baseline"]
+    (results / "demo" / "study.json").write_text(json.dumps(study.spec))
+    with pytest.raises(LabError, match="earlier mhc-lab: repeat its command, mhc-lab ablate demo --keep"):
+        read_study(results, "demo")
+
+
 def test_study_without_a_finished_run(study: Any) -> None:
     results = study.row("identity", [None, None]).row("mhc", [None], status="failed", reason="died").save()
-    with pytest.raises(LabError, match=r"no finished run yet \(2 not run, 1 failed\)"):
+    with pytest.raises(LabError, match=r"no finished run \(2 not run, 1 failed\), so there is nothing to compare"):
         read_study(results, "demo")
 
 

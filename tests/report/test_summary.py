@@ -68,7 +68,7 @@ def test_noise_floor(full_study: Path) -> None:
 def test_degenerate_cell(full_study: Path) -> None:
     row = line(full_study, "mhc_res_only")
     assert row["note"] == (
-        "degenerate: streams stay equal (spread 0.0e+00): the cell is the baseline; break the symmetry with "
+        "degenerate: streams stay equal (spread 0.0e+00): the cell is the plain residual; break the symmetry with "
         "residual.expand=scaled residual.expand_base=0.6 or a home write (residual.h_post=dynamic)"
     )
     assert not row["distinguishable"]

@@ -160,6 +160,10 @@ def test_rows_may_be_measured_from_a_baseline_of_their_own(tmp_path):
     rows["small_mhc"]["baseline"] = "smal"
     with pytest.raises(LabError, match="baseline 'smal' is not a row; did you mean 'small'"):
         load_grid(_write(tmp_path, rows=rows))
+    rows["identity"]["baseline"] = "small"
+    with pytest.raises(LabError, match="baseline 'identity' names a baseline of its own"):
+        load_grid(_write(tmp_path, rows=rows))
+    del rows["identity"]["baseline"]
     rows["small_mhc"]["baseline"] = "mhc"
     with pytest.raises(LabError, match="baseline 'mhc' has another baseline itself"):
         load_grid(_write(tmp_path, rows=rows))

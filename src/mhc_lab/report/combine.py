@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ def load_all(results: Path, names: Sequence[str], baseline: str | None = None) -
     """The studies `names` as one, measured from `baseline` where that is given.
 
     Raises LabError for a study or row that is not there, and for studies whose baselines are not of one
-    configuration and corpus: it says what differs.
+    configuration: it says what differs.
     """
     assert names, "no study"
-    names = list(dict.fromkeys(names))
-    studies = [load(results, name) for name in names]
+    studies = [load(results, name) for name in dict.fromkeys(names)]
     if baseline is not None:
         studies = [_rebased(study, baseline) for study in studies]
     return studies[0] if len(studies) == 1 else _united(results, studies)
@@ -41,12 +40,11 @@ def _rebased(study: Study, baseline: str) -> Study:
         raise LabError(f"--baseline {baseline}: the control arm of study '{study.name}' cannot be the baseline")
     rows = []
     for row in study.rows:
-        if row["control"] and row["baseline"] == former:
-            rows.append({**row, "tells": baseline})
-        else:
-            rows.append({**row, "baseline": baseline} if row["baseline"] == former else row)
-    # The paper's gaps are to the plain residual.
-    rows = [{**row, "paper_loss_gap": None} for row in rows]
+        if row["baseline"] == former:
+            # The paper's gaps are to the plain residual.
+            row = {**row, "baseline": baseline, "paper_loss_gap": None}
+            row |= {"repeats": former} if row["control"] else {}
+        rows.append(row)
     return replace(study, spec={**study.spec, "baseline": baseline, "rows": rows})
 
 
@@ -55,24 +53,19 @@ def _united(results: Path, studies: Sequence[Study]) -> Study:
     for other in studies[1:]:
         _check_comparable(first, other)
     rows: dict[str, dict[str, Any]] = {}
-    designs: dict[str, dict[str, str] | None] = {}
+    held: dict[str, tuple[Study, str]] = {}  # by name in the table, a study that has the row, and its name there
     timed: dict[str, Any] = {}
     parts = []
     for study in studies:
-        new_names = {}
+        names = {row["row"]: _name(held, study, row["row"]) for row in study.rows}
         for row in study.rows:
-            name, own = row["row"], _settings(study, row["row"])
-            if name in rows and own is not None and designs[name] not in (None, own):
-                name = f"{study.name}.{name}"
-            new_names[row["row"]] = name
-            designs[name] = designs.get(name) or own
-        for row in study.rows:
-            renamed: dict[str, Any] = {key: new_names[row[key]] for key in ("row", "baseline", "tells") if key in row}
+            renamed: dict[str, Any] = {key: names[row[key]] for key in ("row", "baseline", "repeats") if key in row}
             rows.setdefault(renamed["row"], {**row, **renamed})
-        for name, entry in (study.timing or {"rows": {}})["rows"].items():
-            entry = {**entry, "baseline": new_names.get(entry.get("baseline"))}
-            timed.setdefault(new_names.get(name, name), entry)
-        parts.append(study.cells.assign(row=study.cells["row"].map(new_names)))
+            held.setdefault(renamed["row"], (study, row["row"]))
+        for row_name, entry in (study.timing or {"rows": {}})["rows"].items():
+            if row_name in names:
+                timed.setdefault(names[row_name], {**entry, "baseline": names.get(entry["baseline"])})
+        parts.append(study.cells.assign(row=study.cells["row"].map(names)))
     cells = pd.concat(parts, ignore_index=True)
     # A cell that two studies hold is one run, or one design run twice: the first that has a result counts.
     cells = cells.assign(ended=cells["status"].isin(ENDED)).sort_values("ended", ascending=False, kind="stable")
@@ -105,9 +98,18 @@ def _check_comparable(first: Study, other: Study) -> None:
         )
 
 
-def _settings(study: Study, row: str) -> dict[str, str] | None:
-    """None where no run has begun."""
+def _name(held: Mapping[str, tuple[Study, str]], study: Study, row: str) -> str:
+    """What a row is called in the table: its own name, unless another design has it already."""
+    for name, (other, theirs) in held.items():
+        if theirs == row and _same(other, study, row):
+            return name
+    return f"{study.name}.{row}" if row in held else row
+
+
+def _same(one: Study, other: Study, row: str) -> bool:
+    """Whether a row of two studies is one design: by its runs' settings, before there are any by what it overrides."""
     try:
-        return settings(study, row)
+        return settings(one, row) == settings(other, row)
     except LabError:
-        return None
+        entries = (next(entry for entry in study.rows if entry["row"] == row) for study in (one, other))
+        return len({tuple(sorted(map(str, entry["overrides"]))) for entry in entries}) == 1

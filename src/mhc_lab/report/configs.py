@@ -43,14 +43,6 @@ def settings(study: Study, row: str) -> dict[str, str]:
     return {key: value for key, value in _used(_read(file)).items() if key not in _APART}
 
 
-def difference(study: Study, row: str) -> list[tuple[str, str, str]]:
-    """Key, the baseline's value and the row's, for every setting in which they differ; ABSENT where one lacks it.
-
-    Raises LabError as `settings` does.
-    """
-    return compare(settings(study, study.baseline_of(row)), settings(study, row))
-
-
 def compare(ours: dict[str, str], theirs: dict[str, str]) -> list[tuple[str, str, str]]:
     """Key, our value, their value, where `settings` differ: in our order, then what is theirs alone."""
     pairs = [(key, ours.get(key, ABSENT), theirs.get(key, ABSENT)) for key in dict.fromkeys([*ours, *theirs])]

@@ -79,7 +79,7 @@ def _training(folder: RunFolder) -> Training | None:
 
 def _last_probe(folder: RunFolder) -> Probe | None:
     line = _last_line(folder.gains_file)
-    if line is None:
+    if line is None or not Probe.__dataclass_fields__.keys() <= line.keys():  # none, or an earlier mhc-lab's
         return None
     arrays = {name: np.array(line[name], dtype=np.float64) for name in Probe.__dataclass_fields__ if name != "step"}
     return Probe(step=line["step"], **arrays)

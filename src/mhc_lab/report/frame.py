@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from mhc_lab.errors import LabError, nearest
-from mhc_lab.run_folder import RunFolder, read_json, runs_dir
+from mhc_lab.run_folder import RunFolder, Status, read_json, runs_dir
 
 NOT_RUN = "not run"  # the status of a cell whose run has no record yet
 ROW = ("variant", "h_res", "h_pre", "h_post", "streams")
@@ -70,7 +71,7 @@ class Study:
     def rows(self) -> list[dict[str, Any]]:
         """row, overrides, baseline, control, variant, h_res, h_pre, h_post, streams, paper_loss_gap of each.
 
-        `tells`, where another baseline was chosen: the baseline that a control arm of the former one tells of now.
+        `repeats`, of a control arm, where another baseline was chosen: the row that it repeats.
         """
         rows: list[dict[str, Any]] = self.spec["rows"]
         return rows
@@ -81,13 +82,17 @@ class Study:
 
     @property
     def baselines(self) -> list[str]:
-        """Those that designs are measured from, in order; most studies have one."""
-        return list(dict.fromkeys(str(row["baseline"]) for row in self.rows if not row["control"]))
+        """Those that rows are measured from, in order; most studies have one."""
+        return list(dict.fromkeys(str(row["baseline"]) for row in self.rows))
 
     def control_of(self, baseline: str) -> str | None:
-        """The control arm that tells the noise of gaps to a baseline: a design of that size with another
-        initialisation and data order, measured from the same design without."""
-        return next((r["row"] for r in self.rows if r["control"] and baseline in (r["baseline"], r.get("tells"))), None)
+        """The control arm among the rows measured from a baseline: a design with another initialisation and order."""
+        return next((row["row"] for row in self.rows if row["control"] and row["baseline"] == baseline), None)
+
+    def design_of(self, control: str) -> str:
+        """The row that a control arm repeats: the baseline, or the former one where another was chosen."""
+        entry = next(row for row in self.rows if row["row"] == control)
+        return str(entry.get("repeats", entry["baseline"]))
 
     def timed(self, row: str) -> dict[str, Any] | None:
         """The row's entry of the timing pass, if it has one."""
@@ -131,16 +136,18 @@ def read_study(results: Path, study: str) -> pd.DataFrame:
 def load(results: Path, study: str) -> Study:
     """The whole study. Raises LabError as `read_study` does."""
     folder = results / study
-    spec = read_json(folder / "study.json")
+    known = [file.parent.name for file in results.glob("*/study.json")]
+    spec = read_json(folder / "study.json") if study in known else None
     if spec is None:
-        known = [file.parent.name for file in results.glob("*/study.json")]
         raise LabError(f"no study '{study}' in {results}; {nearest(study, known)}")
+    if any("baseline" not in row for row in spec["rows"]):
+        raise LabError(f"study '{study}' was made by an earlier mhc-lab: repeat its command, {spec['command']} --keep")
     rows = {row["row"]: row for row in spec["rows"]}
     assert all(row["baseline"] in rows for row in rows.values()), f"{folder}: a baseline is not a row"
     cells = _cells(runs_dir(results), rows, spec["cells"])
     if not (cells["status"] == "finished").any():
         counts = ", ".join(f"{n} {status}" for status, n in cells["status"].value_counts().items())
-        raise LabError(f"study '{study}' has no finished run yet ({counts or 'no cells'}); run it first")
+        raise LabError(f"study '{study}' has no finished run ({counts or 'no cells'}), so there is nothing to compare")
     return Study(folder, runs_dir(results), spec, read_json(folder / "timing.json"), cells)
 
 
@@ -167,4 +174,12 @@ def _outcome(record: dict[str, Any] | None) -> dict[str, Any]:
         values = record.get(part) or {}
         flat |= {key: values.get(key) for key in keys}
     flat["degenerate"] = bool((record.get("degenerate") or {}).get("degenerate"))
+    if flat["status"] not in get_args(Status):
+        return flat | {"status": "failed", "reason": "its record.json has no status: run it again"}
+    if flat["status"] == "finished" and not _is_finite(flat["val_loss"]):
+        return flat | {"status": "failed", "reason": "its record.json has no finite validation loss: run it again"}
     return flat
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

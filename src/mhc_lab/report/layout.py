@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from mhc_lab.report import stats
 from mhc_lab.report.frame import Study
 from mhc_lab.report.legend import details, legend, warnings
 from mhc_lab.report.summary import Summary
@@ -132,7 +131,7 @@ def _gap(row: pd.Series) -> str:
         return BLANK
     if row["row"] == row["baseline"]:
         return "0"
-    if abs(mean) <= stats.ROUNDING and half_width <= stats.ROUNDING:
+    if row["identical"] is True:
         return IDENTICAL
     star = "*" if row["distinguishable"] is True else ""
     return with_interval(mean, half_width, sign=True) + star

@@ -8,7 +8,7 @@ from mhc_lab.report import stats
 from mhc_lab.report.frame import Study
 from mhc_lab.report.provenance import mixture_lines, mixtures
 from mhc_lab.report.summary import Best, Power, Summary
-from mhc_lab.report.texts import with_interval
+from mhc_lab.report.texts import p_text, with_interval
 from mhc_lab.run_folder import ENDED
 
 
@@ -52,6 +52,9 @@ def details(study: Study) -> list[str]:
     timing = "as measured in the training runs, which may have shared the machine; no timing pass"
     if study.timing:
         timing = "from a timing pass, row and baseline alternating in one process; ×: median ratio to the baseline"
+        timed = ((study.timed(row["row"]), row["baseline"]) for row in study.rows)
+        if any(entry and entry["baseline"] != baseline for entry, baseline in timed):
+            timing += ", or the quotient of two where both alternated with a third row"
     return [
         "✓ dynamic (per token), (✓) static (learned, the same for all tokens), blank fixed (H_res = I, H_pre = 1/n, "
         "H_post = ones).",
@@ -67,7 +70,8 @@ def _other_tests(summary: Summary) -> list[str]:
     lines = []
     if summary.frame["p_sign_flip"].notna().any():
         lines.append(
-            f"p (sign flips): permutation test of the paired differences, from {stats.MIN_SIGN_FLIP_SEEDS} seeds on."
+            f"p (sign flips): permutation test of the paired differences, from {stats.MIN_SIGN_FLIP_SEEDS} seeds on, "
+            "not adjusted."
         )
     if summary.frame["loss_gap_bca95_low"].notna().any():
         lines.append(
@@ -87,23 +91,24 @@ def _claims(summary: Summary, against: str) -> list[str]:
 
 
 def _best(best: Best, among: str) -> str:
-    line = f"Bold: {best.row}, the lowest loss{among}"
-    if best.lead is None:
-        return f"{line}."
+    line = f"Bold: {best.row}, the lowest loss gap{among}"
     lead = with_interval(-best.lead.estimate.mean, best.lead.estimate.half_width)
-    p = f", p = {best.lead.p:.2g}" if best.lead.p is not None else ""
-    return f"{line}; ahead of the next, {best.runner_up}, by {lead} (paired{p}, not adjusted)."
+    p = f", p {p_text(best.lead.p)}, not adjusted" if best.lead.p is not None else ""
+    return f"{line}; ahead of the next, {best.runner_up}, by {lead} (paired{p})."
 
 
 def _floors(study: Study, summary: Summary) -> list[str]:
-    if not summary.noise_floors:
-        return ["Noise floor: not measured (no control arm)."]
     lines = []
-    for baseline, floor in summary.noise_floors.items():
-        control = study.control_of(baseline)
-        assert control is not None
-        arms = f"|{control} − {study.baseline_of(control)}|"
-        lines.append(f"Noise floor: {floor:.4f}, the largest {arms} over the seeds.")
+    for baseline in study.baselines:
+        control, floor = study.control_of(baseline), summary.noise_floors.get(baseline)
+        of = f" of gaps to {baseline}" if len(study.baselines) > 1 else ""
+        if control is None:
+            lines.append(f"Noise floor{of}: not measured (no control arm).")
+        elif floor is None:
+            lines.append(f"Noise floor{of}: not measured ({control} has no finished seed in common with its design).")
+        else:
+            arms = f"|{control} − {study.design_of(control)}|"
+            lines.append(f"Noise floor{of}: {floor:.4f}, the largest {arms} over the seeds.")
     return lines
 
 

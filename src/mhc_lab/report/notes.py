@@ -24,12 +24,12 @@ def row_notes(
     cells = study.row_cells(name)
     notes = _lost_seeds(cells)
     if name != row["baseline"]:
-        notes += _seeds_of_gap(seeds, gap)
+        notes += _untested(study, row, gap) + _seeds_of_gap(seeds, gap)
     elif 0 < len(seeds) < MIN_SEEDS:
         notes.append(f"{_seeds(len(seeds))}: no interval")
     notes += _degenerate(cells, row)
     if row["control"]:
-        notes.append(f"control arm: {row['baseline']} with another initialisation and data order")
+        notes.append(f"control arm: {study.design_of(name)} with another initialisation and data order")
     elif gap is not None and not gap.identical:
         if gap.constant:
             notes.append("the same gap in every seed: not tested")
@@ -46,11 +46,20 @@ def _lost_seeds(cells: pd.DataFrame) -> list[str]:
     lost = cells[cells["status"] != "finished"]
     if lost.empty:
         return []
-    untested = ["gap not tested: the seeds left are the calm ones"] if (lost["status"] == "diverged").any() else []
     what = [_what_happened(*cell) for cell in zip(lost["status"], lost["reason"], strict=True)]
     notes = [f"{what.count(words)} of {_seeds(len(cells))} {words}" for words in dict.fromkeys(what)]
     left = len(cells) - len(lost)
-    return ["; ".join([*notes, f"means over {_seeds(left)}", *untested] if left else [*notes, "no finished run"])]
+    return ["; ".join([*notes, f"means over {_seeds(left)}" if left else "no finished run"])]
+
+
+def _untested(study: Study, row: dict[str, Any], gap: PairedGap | None) -> list[str]:
+    """The control arm is not tested at all."""
+    if gap is None or row["control"]:
+        return []
+    for name, of in ((row["row"], ""), (row["baseline"], " of the baseline")):
+        if (study.row_cells(name)["status"] == "diverged").any():
+            return [f"gap not tested: the seeds left{of} are the calm ones"]
+    return []
 
 
 def _what_happened(status: str, reason: object) -> str:
@@ -82,7 +91,7 @@ def _degenerate(cells: pd.DataFrame, row: dict[str, Any]) -> list[str]:
     n, gain = row["streams"], degenerate["gain_forward"].max()
     keeps_streams = row["h_res"] == "fixed" or abs(gain - 1) < _ROW_SUMS_ONE
     if row["h_post"] == "fixed" and keeps_streams:
-        meaning, write = "the cell is the baseline", "residual.h_post=dynamic"
+        meaning, write = "the cell is the plain residual", "residual.h_post=dynamic"
     else:
         meaning = "the cell is a single stream with learned gains"
         write = f"residual.h_post=dynamic residual.h_post_home={2 - 1 / n:g} residual.h_post_away={1 - 1 / n:g}"

@@ -30,6 +30,7 @@ COLUMNS = (
     "loss_gap_ci95_high",
     "loss_gap_bca95_low",
     "loss_gap_bca95_high",
+    "identical",
     "p_t",
     "p_holm",
     "p_sign_flip",
@@ -57,7 +58,7 @@ _MEANS = ("gain_forward", "gain_backward", "composite_gain_forward", "composite_
 _KINDS = (
     dict.fromkeys(("streams", "cells", "seeds", "parameters", "flops_per_token"), "Int64")
     | dict.fromkeys(("row", "baseline", "variant", "h_res", "h_pre", "h_post", "note"), "string")
-    | dict.fromkeys(("distinguishable", "equivalent", "no_worse"), "boolean")
+    | dict.fromkeys(("identical", "distinguishable", "equivalent", "no_worse"), "boolean")
 )
 
 Losses = Mapping[str, Mapping[int, float]]  # by row and seed
@@ -81,14 +82,14 @@ class Power:
 
 @dataclass(frozen=True)
 class Best:
-    """The row with the lowest loss of those with one baseline, which it is distinguishable from.
+    """The row with the lowest loss gap of those with one baseline, which it is distinguishable from.
 
-    `lead` is its paired gap to the `runner_up`; None where no seed finished in both.
+    `lead` is its paired gap to the `runner_up`.
     """
 
     row: str
     runner_up: str
-    lead: stats.PairedGap | None
+    lead: stats.PairedGap
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def _noise_floors(study: Study, losses: Losses) -> dict[str, float]:
     floors = {}
     for baseline in study.baselines:
         control = study.control_of(baseline)
-        floor = control and stats.noise_floor(losses[control], losses[study.baseline_of(control)])
-        if floor:
+        floor = stats.noise_floor(losses[control], losses[study.design_of(control)]) if control else None
+        if floor is not None:
             floors[baseline] = floor
     return floors
 
@@ -170,18 +171,23 @@ def _noise_floors(study: Study, losses: Losses) -> dict[str, float]:
 def _tests(
     study: Study, losses: Losses, gaps: Mapping[str, stats.PairedGap | None], margin: float | None
 ) -> dict[str, dict[str, Any]]:
-    """The columns of tests whose p-values are adjusted over the rows of the table.
+    """The columns of the tests; p-values are adjusted over the rows of the table, but that of sign flips.
 
-    The seeds that survived a divergence are the calm ones: their gap is shown, but not put to the test. Nor is the
-    control arm, which is no design of its own.
+    The seeds that survived a divergence, of the row or of its baseline, are the calm ones: their gap is shown, but not
+    put to the test. Nor is the control arm, which is no design of its own.
     """
     controls = {row["row"] for row in study.rows if row["control"]}
+    wild = {row["row"] for row in study.rows if (study.row_cells(row["row"])["status"] == "diverged").any()}
     calm = {
         name: gap
         for name, gap in gaps.items()
-        if gap and name not in controls and not (study.row_cells(name)["status"] == "diverged").any()
+        if gap and name not in controls and not {name, study.baseline_of(name)} & wild
     }
-    tests: dict[str, dict[str, Any]] = {name: {} for name in calm}
+    differences = {
+        name: list(stats.paired_differences(losses[name], losses[study.baseline_of(name)]).values()) for name in calm
+    }
+    # With few seeds Holm would leave nothing of the coarse p-values of sign flips.
+    tests: dict[str, dict[str, Any]] = {name: {"p_sign_flip": stats.sign_flip(differences[name])} for name in calm}
     apart = {name: gap.p for name, gap in calm.items() if gap.p is not None}
     for name, p in zip(apart, stats.holm(list(apart.values())), strict=True):
         tests[name] |= {"p_holm": p, "distinguishable": p < stats.ALPHA}
@@ -192,8 +198,7 @@ def _tests(
         return tests
     claims = {}
     for name in calm:
-        differences = stats.paired_differences(losses[name], losses[study.baseline_of(name)])
-        claim = stats.equivalence(list(differences.values()), margin)
+        claim = stats.equivalence(differences[name], margin)
         if claim is not None:
             claims[name] = claim
     for claimed, key in (("equivalent", "p_equivalent"), ("no_worse", "p_no_worse")):
@@ -219,17 +224,17 @@ def _gap(gap: stats.PairedGap | None, row: Mapping[int, float], baseline: Mappin
         return {}
     mean, half = gap.estimate.mean, gap.estimate.half_width
     if half is None:
-        return {"loss_gap": mean}
+        return {"loss_gap": mean, "identical": gap.identical}
     differences = list(stats.paired_differences(row, baseline).values())
     bca_low, bca_high = stats.bca_interval(differences) or (None, None)
     return {
         "loss_gap": mean,
+        "identical": gap.identical,
         "loss_gap_ci95_low": mean - half,
         "loss_gap_ci95_high": mean + half,
         "loss_gap_bca95_low": bca_low,
         "loss_gap_bca95_high": bca_high,
         "p_t": gap.p,
-        "p_sign_flip": stats.sign_flip(differences) if gap.p is not None else None,
     }
 
 
@@ -258,20 +263,22 @@ def _best(study: Study, frame: pd.DataFrame, losses: Losses) -> dict[str, Best]:
     for baseline in study.baselines:
         rows = frame[(frame["baseline"] == baseline) & frame["loss_gap"].notna() & ~frame["row"].isin(controls)]
         ranked = rows.sort_values("loss_gap", kind="stable")
-        if not (ranked["distinguishable"].fillna(False) & (ranked["loss_gap"] < 0)).head(1).any():
+        if ranked.empty or not ranked["distinguishable"].fillna(False).iloc[0] or ranked["loss_gap"].iloc[0] >= 0:
             continue
         name, runner_up = ranked["row"].iloc[0], ranked["row"].iloc[1]  # the baseline is one of them
-        best[baseline] = Best(name, runner_up, stats.paired_gap(losses[name], losses[runner_up]))
+        lead = stats.paired_gap(losses[name], losses[runner_up])
+        if lead is not None and lead.estimate.mean < 0:  # gaps to the baseline may be over other seeds
+            best[baseline] = Best(name, runner_up, lead)
     return best
 
 
 def _power(study: Study, losses: Losses, tested: Sequence[str], gaps: Sequence[float]) -> Power | None:
     if not tested:
         return None
-    sd = statistics.median(_sd(study, losses, name) for name in tested)
-    controls = [row["row"] for row in study.rows if row["control"]]
-    measured = [name for name in controls if len(set(losses[name]) & set(losses[study.baseline_of(name)])) > 1]
-    control_sd = statistics.median(_sd(study, losses, name) for name in measured) if measured else None
+    sd = statistics.median(_sd(losses[name], losses[study.baseline_of(name)]) for name in tested)
+    controls = [(losses[r["row"]], losses[study.design_of(r["row"])]) for r in study.rows if r["control"]]
+    measured = [_sd(control, design) for control, design in controls if len(control.keys() & design.keys()) > 1]
+    control_sd = statistics.median(measured) if measured else None
     return Power(
         len(tested),
         tuple(gaps),
@@ -282,5 +289,5 @@ def _power(study: Study, losses: Losses, tested: Sequence[str], gaps: Sequence[f
     )
 
 
-def _sd(study: Study, losses: Losses, row: str) -> float:
-    return statistics.stdev(stats.paired_differences(losses[row], losses[study.baseline_of(row)]).values())
+def _sd(row: Mapping[int, float], other: Mapping[int, float]) -> float:
+    return statistics.stdev(stats.paired_differences(row, other).values())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.report import latex, markdown
@@ -14,7 +15,7 @@ from mhc_lab.report.frame import Study
 from mhc_lab.report.layout import Layout, lay_out
 from mhc_lab.report.provenance import mixture_lines, provenance, unfair
 from mhc_lab.report.summary import GAPS, Summary, summarize
-from mhc_lab.run_folder import ENDED, write_bytes, write_json, write_whole
+from mhc_lab.run_folder import ENDED, write_bytes
 
 if TYPE_CHECKING:
     from mhc_lab.report.figures import Absent, Plot
@@ -61,7 +62,7 @@ def export(
     Raises LabError for an unknown format, study or row, a study without a finished run, studies that are not
     comparable, runs of different corpora or code (unless `allow_mixed`), or a folder that cannot be written.
     """
-    chosen = list(dict.fromkeys(formats))
+    chosen = list(dict.fromkeys(name.strip() for name in formats))
     for name in chosen:
         if name not in FORMATS:
             raise LabError(f"--format {name}: no such format; {nearest(name, FORMATS)}")
@@ -77,27 +78,22 @@ def export(
     summary = summarize(study, margin=margin, gaps=gaps)
     layout = lay_out(study, summary)
     origin = provenance(study, command)
-    try:
-        study.folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for name in chosen:
-            if name in TABLES:
-                path = study.folder / TABLES[name]
-                write_whole(path, _WRITERS[name](summary, layout))
-                written.append(path)
-        absent: list[Absent] = []
-        if {"svg", "png", "html"} & set(chosen):
-            drawn, absent = _draw(study, summary)
-            written += _figures(study.folder / FIGURES, chosen, drawn)
-            if "html" in chosen:
-                written.append(_page(study, summary, layout, [*drawn, *absent], origin))
-        write_json(study.folder / PROVENANCE, origin)
-    except OSError as error:
-        raise LabError(
-            f"{study.folder}: cannot be written: {error.strerror}; mend its permissions or choose another --results"
-        ) from error
+    # All of it is made before the first file is written: what lies in the folder is of one export.
+    files = {TABLES[name]: _WRITERS[name](summary, layout).encode() for name in chosen if name in TABLES}
+    plots: list[Plot] = []
+    absent: list[Absent] = []
+    if {"svg", "png", "html"} & set(chosen):
+        plots, absent = _draw(study, summary)
+    files |= {f"{FIGURES}/{plot.name}.svg": plot.svg.encode() for plot in plots if "svg" in chosen}
+    files |= {f"{FIGURES}/{plot.name}.png": plot.png() for plot in plots if "png" in chosen}
+    if "html" in chosen:
+        from mhc_lab.report.page import render
+
+        files[PAGE] = render(study, summary, layout, [*plots, *absent], origin).encode()
+    files[PROVENANCE] = json.dumps(origin, indent=1).encode() + b"\n"
+    _write(study.folder, files, chosen)
     return Exported(
-        [*written, study.folder / PROVENANCE],
+        [study.folder / name for name in files],
         layout.warnings,
         [f"{figure.name}: {figure.reason}" for figure in absent],
         bool(study.cells["status"].isin(ENDED).all()),
@@ -112,25 +108,18 @@ def _draw(study: Study, summary: Summary) -> tuple[list[Plot], list[Absent]]:
     return plots, [figure for figure in found if isinstance(figure, Absent)]
 
 
-def _figures(folder: Path, formats: Sequence[str], plots: Sequence[Plot]) -> list[Path]:
-    """Write the figures, and take away those of a former export that these runs do not allow."""
-    written: list[Path] = []
-    for kind in (name for name in ("svg", "png") if name in formats):
-        folder.mkdir(exist_ok=True)
-        for plot in plots:
-            path = folder / f"{plot.name}.{kind}"
-            write_bytes(path, plot.svg.encode() if kind == "svg" else plot.png())
-            written.append(path)
-        for stale in set(folder.glob(f"*.{kind}")) - set(written):
-            stale.unlink()
-    return written
-
-
-def _page(
-    study: Study, summary: Summary, layout: Layout, figures: Sequence[Plot | Absent], origin: dict[str, Any]
-) -> Path:
-    from mhc_lab.report.page import render
-
-    path = study.folder / PAGE
-    write_whole(path, render(study, summary, layout, figures, origin))
-    return path
+def _write(folder: Path, files: Mapping[str, bytes], formats: Sequence[str]) -> None:
+    """Write the files, and take away figures of a former export that these runs do not allow."""
+    try:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / name, content)
+        for kind in ("svg", "png"):
+            if kind in formats:
+                for path in (folder / FIGURES).glob(f"*.{kind}"):
+                    if f"{FIGURES}/{path.name}" not in files:
+                        path.unlink()
+    except OSError as error:
+        raise LabError(
+            f"{folder}: cannot be written: {error.strerror}; mend its permissions or choose another --results"
+        ) from error

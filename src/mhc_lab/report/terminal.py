@@ -18,6 +18,7 @@ WIDTH = 119
 _Justify = Literal["left", "center", "right"]
 COLUMNS: tuple[tuple[str, str, _Justify], ...] = (
     ("row", "row", "left"),
+    ("baseline", "against", "left"),
     ("h_res", "res", "center"),
     ("h_pre", "pre", "center"),
     ("h_post", "post", "center"),
@@ -26,7 +27,7 @@ COLUMNS: tuple[tuple[str, str, _Justify], ...] = (
     ("paper_loss_gap", "paper", "right"),
     ("composite_gains", "composite gain", "right"),
     ("ms_ratio", "time", "right"),
-    ("peak_memory_mb", "MB", "right"),
+    ("peak_memory_mb", "MiB", "right"),
 )
 
 

@@ -26,13 +26,24 @@ def interval(low: float, high: float) -> str:
 
 
 def p_value(p: float) -> str:
+    """Three decimals; one more where they would hide on which side of .05 it is."""
     if pd.isna(p):
         return BLANK
-    return "< 0.001" if p < 1e-3 else f"{p:.3f}"
+    if p < 1e-3:
+        return "< 0.001"
+    return f"{p:.4f}" if f"{p:.3f}" == "0.050" else f"{p:.3f}"
+
+
+def p_text(p: float) -> str:
+    """As `p_value`, in a sentence: p = 0.012, p < 0.001."""
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _places(half_width: float) -> int:
-    return min(max(1 - math.floor(math.log10(half_width)), 0), 6) if half_width > 0 else 4
+    if half_width <= 0:
+        return 4
+    return min(max(1 - math.floor(math.log10(float(f"{half_width:.1e}"))), 0), 6)
 
 
 def decimal(value: float, places: int, *, sign: bool = False) -> str:
@@ -59,7 +70,8 @@ def count(value: float) -> str:
     """Of parameters: 234k, 1.23M."""
     if pd.isna(value):
         return BLANK
+    rounded = float(f"{value:.3g}")
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{name}"
+        if rounded >= unit:
+            return f"{rounded / unit:g}{name}"
     return f"{value:.0f}"

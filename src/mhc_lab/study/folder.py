@@ -72,7 +72,9 @@ class StudyFolder:
     def write(self, grid: Grid, *, storage: str, command: str) -> None:
         """Write study.json: the grid's rows and seeds added to those that the study already has."""
         stored = read_json(self.study_file)
-        rows = {row["row"]: row for row in (stored["rows"] if stored else [])}
+        # What a row has had since an earlier version stood in it.
+        since = {"overrides": [], "baseline": grid.baseline, "control": False}
+        rows = {row["row"]: {**since, **row} for row in (stored["rows"] if stored else [])}
         cells = {(cell["row"], cell["seed"]): cell for cell in (stored["cells"] if stored else [])}
         rows.update({row.name: _row_entry(row) for row in grid.rows})
         for cell in grid.cells:

@@ -99,6 +99,8 @@ def load_grid(
     baseline = content.get("baseline")
     rows = _rows(content.get("rows"), str(baseline), shared, file, config_dir)
     names = [row.name for row in rows]
+    if baseline in names and next(row for row in rows if row.name == baseline).baseline != baseline:
+        raise LabError(f"{file}: baseline '{baseline}' names a baseline of its own: remove it from the row")
     if baseline not in names:
         hint = f"; {nearest(str(baseline), names)}" if baseline is not None else ", for example baseline: identity"
         raise LabError(f"{file}: baseline must name one of the rows{hint}")

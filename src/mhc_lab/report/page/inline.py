@@ -8,7 +8,9 @@ from functools import cache
 from xml.etree import ElementTree
 
 from markupsafe import Markup
+from matplotlib.colors import to_rgb
 
+from mhc_lab.report.figures.colour import luminance
 from mhc_lab.report.figures.style import GRID, INK, MUTED, PAPER
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -61,12 +63,6 @@ def _lightened(colour: str) -> str:
     channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     for percent in range(101):
         mixed = [round(c + (255 - c) * percent / 100) for c in channels]
-        if (_luminance(mixed) + 0.05) / (_luminance([int(DARK[i : i + 2], 16) for i in (1, 3, 5)]) + 0.05) >= CONTRAST:
+        if (luminance([c / 255 for c in mixed]) + 0.05) / (luminance(to_rgb(DARK)) + 0.05) >= CONTRAST:
             break
     return "#" + "".join(f"{c:02x}" for c in mixed)
-
-
-def _luminance(channels: list[int]) -> float:
-    """Relative luminance of an sRGB colour (WCAG 2.2)."""
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in channels)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -129,7 +129,7 @@ class _Configs:
         self.known: dict[str, dict[str, str] | str] = {}
 
     def difference(self, row: str, against: str) -> tuple[list[tuple[str, str, str]], str]:
-        """As `configs.difference`; where a configuration is not to be had, none and why."""
+        """Where their settings differ (`configs.compare`); where these are not to be had, nothing and why."""
         ours, theirs = self._settings(against), self._settings(row)
         if isinstance(theirs, str):
             return [], theirs
