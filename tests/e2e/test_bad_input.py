@@ -68,7 +68,7 @@ OTHERS = [
     (["export", "nothing"], "nothing"),
     (["export", "nothing", "--format", "docx"], "docx"),
     (["export", "demo", "--format", "md", "--open"], "add html to --format"),
-    (["export", "demo", "--margin", "0"], "--margin 0: must be above 0"),
+    (["export", "demo", "--margin", "0"], "--margin 0: must be a number above 0"),
     (["sync", "nowhere"], "no run folder"),
     (["sync", "--tracking-uri", "http://127.0.0.1:9"], "cannot be reached"),
     (["sync", "--tracking-uri", "mlruns"], "tracking.uri=mlruns"),

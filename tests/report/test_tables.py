@@ -193,8 +193,9 @@ def test_counts_as_text() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"margin": 0.0}, "--margin 0: must be above 0"),
-        ({"gaps": [-0.1]}, "--gap -0.1: must be above 0"),
+        ({"margin": 0.0}, "--margin 0: must be a number above 0"),
+        ({"margin": float("inf")}, "--margin inf: must be a number above 0"),
+        ({"gaps": [-0.1]}, "--gap -0.1: must be numbers above 0"),
         ({"baseline": "mhcc"}, "--baseline mhcc: study 'demo' has no such row; did you mean 'mhc'"),
         ({"baseline": "control"}, "the control arm of study 'demo' cannot be the baseline"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,10 @@ def export(
     for name in chosen:
         if name not in FORMATS:
             raise LabError(f"--format {name}: no such format; {nearest(name, FORMATS)}")
-    if margin is not None and not margin > 0:
-        raise LabError(f"--margin {margin:g}: must be above 0, in nats per token")
-    if any(not gap > 0 for gap in gaps):
-        raise LabError(f"--gap {', '.join(f'{gap:g}' for gap in gaps)}: must be above 0, in nats per token")
+    if margin is not None and not 0 < margin < math.inf:
+        raise LabError(f"--margin {margin:g}: must be a number above 0, in nats per token")
+    if any(not 0 < gap < math.inf for gap in gaps):
+        raise LabError(f"--gap {', '.join(f'{gap:g}' for gap in gaps)}: must be numbers above 0, in nats per token")
     study = load_all(results, [studies] if isinstance(studies, str) else studies, baseline)
     mixed = unfair(study)
     if mixed and not allow_mixed:
