@@ -14,3 +14,10 @@ def test_passwords_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         "mhc-lab ablate demo --storage postgresql+psycopg://me:***@host:5432/db "
         "--tracking-uri=http://me:***@host 'data.files=[a b]'"
     )
+
+
+def test_nor_those_in_the_parameters_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["mhc-lab", "worker", "demo", "--storage", "postgresql://h/db?user=me&password=s3c"]
+    )
+    assert command_line() == "mhc-lab worker demo --storage 'postgresql://h/db?user=me&password=***'"
