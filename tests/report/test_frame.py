@@ -13,7 +13,7 @@ import pytest
 
 from mhc_lab.errors import LabError
 from mhc_lab.report import read_study
-from mhc_lab.report.frame import NUMBERS
+from mhc_lab.report.frame import NUMBERS, load
 
 
 def test_one_line_a_cell_in_the_order_of_the_study(full_study: Path) -> None:
@@ -71,6 +71,14 @@ def test_a_study_of_an_earlier_version_says_what_to_do(study: Any) -> None:
     (results / "demo" / "study.json").write_text(json.dumps(study.spec))
     with pytest.raises(LabError, match="earlier mhc-lab: repeat its command, mhc-lab ablate demo --keep"):
         read_study(results, "demo")
+
+
+def test_a_timing_pass_of_an_earlier_version_counts_for_nothing(study: Any) -> None:
+    results = study.row("identity", [2.5, 2.6]).save(timing={"identity": 1.0})
+    assert load(results, "demo").time_ratio("identity") == 1.0
+    timing = {"rows": {"identity": {"ms_per_step": 10.0, "ms_ratio": 1.0}}}
+    (results / "demo" / "timing.json").write_text(json.dumps(timing))
+    assert load(results, "demo").timing is None
 
 
 def test_study_without_a_finished_run(study: Any) -> None:

@@ -148,7 +148,13 @@ def load(results: Path, study: str) -> Study:
     if not (cells["status"] == "finished").any():
         counts = ", ".join(f"{n} {status}" for status, n in cells["status"].value_counts().items())
         raise LabError(f"study '{study}' has no finished run ({counts or 'no cells'}), so there is nothing to compare")
-    return Study(folder, runs_dir(results), spec, read_json(folder / "timing.json"), cells)
+    return Study(folder, runs_dir(results), spec, _timing(folder), cells)
+
+
+def _timing(folder: Path) -> dict[str, Any] | None:
+    """timing.json; one of an earlier version, which does not say what each row alternated with, counts for nothing."""
+    timing = read_json(folder / "timing.json")
+    return timing if timing and all("baseline" in entry for entry in timing["rows"].values()) else None
 
 
 def _cells(runs: Path, rows: dict[str, dict[str, Any]], cells: list[dict[str, Any]]) -> pd.DataFrame:
