@@ -157,7 +157,7 @@ def export(
     from mhc_lab.command import command_line
     from mhc_lab.report import export
 
-    chosen = formats.split(",")
+    chosen = [name.strip() for name in formats.split(",")]
     if open_page and "html" not in chosen:
         raise LabError("--open shows the page: add html to --format")
     done = export(

@@ -124,9 +124,13 @@ def summarize(study: Study, *, margin: float | None = None, gaps: Sequence[float
     """
     losses = {row["row"]: losses_by_seed(study, row["row"]) for row in study.rows}
     floors = _noise_floors(study, losses)
-    compared = [row["row"] for row in study.rows if row["row"] != row["baseline"]]
-    found = {name: stats.paired_gap(losses[name], losses[study.baseline_of(name)]) for name in compared}
-    tests = _tests(study, losses, found, margin)
+    compared = {row["row"]: row["baseline"] for row in study.rows if row["row"] != row["baseline"]}
+    found = {name: stats.paired_gap(losses[name], losses[baseline]) for name, baseline in compared.items()}
+    differences = {
+        name: list(stats.paired_differences(losses[name], losses[baseline]).values())
+        for name, baseline in compared.items()
+    }
+    tests = _tests(study, found, differences, margin)
 
     lines, all_notes = [], []
     for row in study.rows:
@@ -136,14 +140,13 @@ def summarize(study: Study, *, margin: float | None = None, gaps: Sequence[float
         line = {key: row[key] for key in ("row", "baseline", "variant", "h_res", "h_pre", "h_post", "streams")}
         line |= {"paper_loss_gap": row["paper_loss_gap"], "cells": len(study.row_cells(name))}
         line |= _quality(losses[name]) | _stability(study, name) | _cost(study, name)
-        line |= _gap(gap, losses[name], losses[baseline]) if name != baseline else _no_gap(losses[name])
+        line |= _gap(gap, differences[name]) if name in compared else _no_gap(losses[name])
         lines.append(line | tests.get(name, {}) | {"note": "; ".join(row_notes)})
         all_notes.append(row_notes)
     frame = pd.DataFrame(lines, columns=list(COLUMNS)).astype({name: _KINDS.get(name, "float64") for name in COLUMNS})
     tested = [name for name, test in tests.items() if test.get("p_holm") is not None]
-    return Summary(
-        frame, all_notes, tested, floors, _best(study, frame, losses), _power(study, losses, tested, gaps), margin
-    )
+    power = _power(study, losses, [differences[name] for name in tested], gaps)
+    return Summary(frame, all_notes, tested, floors, _best(study, frame, losses), power, margin)
 
 
 def losses_by_seed(study: Study, row: str) -> dict[int, float]:
@@ -169,7 +172,10 @@ def _noise_floors(study: Study, losses: Losses) -> dict[str, float]:
 
 
 def _tests(
-    study: Study, losses: Losses, gaps: Mapping[str, stats.PairedGap | None], margin: float | None
+    study: Study,
+    gaps: Mapping[str, stats.PairedGap | None],
+    differences: Mapping[str, Sequence[float]],
+    margin: float | None,
 ) -> dict[str, dict[str, Any]]:
     """The columns of the tests; p-values are adjusted over the rows of the table, but that of sign flips.
 
@@ -182,9 +188,6 @@ def _tests(
         name: gap
         for name, gap in gaps.items()
         if gap and name not in controls and not {name, study.baseline_of(name)} & wild
-    }
-    differences = {
-        name: list(stats.paired_differences(losses[name], losses[study.baseline_of(name)]).values()) for name in calm
     }
     # With few seeds Holm would leave nothing of the coarse p-values of sign flips.
     tests: dict[str, dict[str, Any]] = {name: {"p_sign_flip": stats.sign_flip(differences[name])} for name in calm}
@@ -219,13 +222,12 @@ def _no_gap(losses: Mapping[int, float]) -> dict[str, Any]:
     return {"loss_gap": 0.0 if losses else None}
 
 
-def _gap(gap: stats.PairedGap | None, row: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, Any]:
+def _gap(gap: stats.PairedGap | None, differences: Sequence[float]) -> dict[str, Any]:
     if gap is None:
         return {}
     mean, half = gap.estimate.mean, gap.estimate.half_width
     if half is None:
         return {"loss_gap": mean, "identical": gap.identical}
-    differences = list(stats.paired_differences(row, baseline).values())
     bca_low, bca_high = stats.bca_interval(differences) or (None, None)
     return {
         "loss_gap": mean,
@@ -272,12 +274,14 @@ def _best(study: Study, frame: pd.DataFrame, losses: Losses) -> dict[str, Best]:
     return best
 
 
-def _power(study: Study, losses: Losses, tested: Sequence[str], gaps: Sequence[float]) -> Power | None:
+def _power(study: Study, losses: Losses, tested: Sequence[Sequence[float]], gaps: Sequence[float]) -> Power | None:
+    """`tested` are the differences of each tested row."""
     if not tested:
         return None
-    sd = statistics.median(_sd(losses[name], losses[study.baseline_of(name)]) for name in tested)
+    sd = statistics.median(map(statistics.stdev, tested))
     controls = [(losses[r["row"]], losses[study.design_of(r["row"])]) for r in study.rows if r["control"]]
-    measured = [_sd(control, design) for control, design in controls if len(control.keys() & design.keys()) > 1]
+    scatter = [stats.paired_differences(control, design).values() for control, design in controls]
+    measured = [statistics.stdev(differences) for differences in scatter if len(differences) > 1]
     control_sd = statistics.median(measured) if measured else None
     return Power(
         len(tested),
@@ -287,7 +291,3 @@ def _power(study: Study, losses: Losses, tested: Sequence[str], gaps: Sequence[f
         control_sd,
         () if control_sd is None else tuple(stats.seeds_needed(gap, control_sd, tests=len(tested)) for gap in gaps),
     )
-
-
-def _sd(row: Mapping[int, float], other: Mapping[int, float]) -> float:
-    return statistics.stdev(stats.paired_differences(row, other).values())

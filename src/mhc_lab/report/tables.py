@@ -63,7 +63,7 @@ def export(
     Raises LabError for an unknown format, study or row, a study without a finished run, studies that are not
     comparable, runs of different corpora or code (unless `allow_mixed`), or a folder that cannot be written.
     """
-    chosen = list(dict.fromkeys(name.strip() for name in formats))
+    chosen = list(dict.fromkeys(formats))
     for name in chosen:
         if name not in FORMATS:
             raise LabError(f"--format {name}: no such format; {nearest(name, FORMATS)}")

@@ -36,25 +36,25 @@ class RowGap:
 
 
 def row_gaps(material: Material, rows: Iterable[str]) -> dict[str, RowGap]:
-    """Of those rows that have a seed in common with their baselines."""
+    """Of those rows that have a seed in common with their baselines, as the table has them."""
     study = material.study
     frame = material.summary.frame.set_index("row")
     found = {}
     for row in rows:
         losses, baseline = (losses_by_seed(study, name) for name in (row, study.baseline_of(row)))
-        gap = stats.paired_gap(losses, baseline)
-        if gap is None:
+        seeds = tuple(stats.paired_differences(losses, baseline).values())
+        if not seeds:
             continue
-        mean, half = gap.estimate.mean, gap.estimate.half_width
         entry: dict[Any, Any] = frame.loc[row].to_dict()
+        ends = (entry["loss_gap_ci95_low"], entry["loss_gap_ci95_high"])
         paper, apart = entry["paper_loss_gap"], entry["distinguishable"]
         found[row] = RowGap(
             row,
-            mean,
-            None if half is None else (mean - half, mean + half),
-            tuple(stats.paired_differences(losses, baseline).values()),
+            float(entry["loss_gap"]),
+            None if pd.isna(ends[0]) else ends,
+            seeds,
             distinguishable=bool(pd.notna(apart) and apart),
-            identical=gap.identical,
+            identical=bool(entry["identical"]),
             paper=None if pd.isna(paper) else float(paper),
         )
     return found
