@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEEP = 2**31 - 1  # bytes at the top of the heap
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # larger ones are refused
 
 
 def cores() -> int:
@@ -22,3 +28,15 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next allocation, instead of giving it back to the system.
+
+    A training step on a CPU allocates and frees the same megabytes again and again; each time, the system would hand
+    out and clear fresh pages, which costs a plain model about 5 % of its step. Elsewhere than on glibc: nothing.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None and hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)

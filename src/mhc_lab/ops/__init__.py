@@ -8,5 +8,6 @@ from mhc_lab.ops.coefficients import coefficients
 from mhc_lab.ops.read import read
 from mhc_lab.ops.sinkhorn import sinkhorn
 from mhc_lab.ops.write import write
+from mhc_lab.ops.write_read import write_read
 
-__all__ = ["coefficients", "read", "sinkhorn", "write"]
+__all__ = ["coefficients", "read", "sinkhorn", "write", "write_read"]

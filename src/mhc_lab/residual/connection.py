@@ -20,15 +20,25 @@ Replacement = Tensor | Literal["fixed", "mean"]
 
 
 @dataclass(frozen=True)
+class Packed:
+    """Coefficients [..., k] as one operation made them, and where H_post and H_res begin in them, if they are there."""
+
+    values: Tensor
+    post_at: int | None
+    res_at: int | None
+
+
+@dataclass(frozen=True)
 class Mappings:
     """H_pre [..., n], H_post [..., n], H_res [..., n, n]; None is the fixed one (1/n, ones, I).
 
-    A static mapping has no leading dimensions.
+    A static mapping has no leading dimensions. `packed` is where they are views of, for a fused operation.
     """
 
     h_pre: Tensor | None = None
     h_post: Tensor | None = None
     h_res: Tensor | None = None
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ class Connection(nn.Module):
     def _overridden(self, mappings: Mappings) -> Mappings:
         if not self._overrides:
             return mappings
-        values = {"h_pre": mappings.h_pre, "h_post": mappings.h_post, "h_res": mappings.h_res}
+        values: dict[str, Tensor | None] = {"h_pre": mappings.h_pre, "h_post": mappings.h_post, "h_res": mappings.h_res}
         for name, replacement in self._overrides.items():
             value = values[name]
             if isinstance(replacement, Tensor):
@@ -141,4 +151,4 @@ class Connection(nn.Module):
             elif value is not None:
                 own = 2 if name == "h_res" else 1  # dimensions that are not tokens
                 values[name] = value.flatten(0, -1 - own).mean(0) if value.dim() > own else value
-        return Mappings(**values)
+        return Mappings(values["h_pre"], values["h_post"], values["h_res"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from mhc_lab import ops
 from mhc_lab.config.schema import ResidualConfig
 from mhc_lab.ops.sinkhorn import V4_EPS
 from mhc_lab.residual import registry
-from mhc_lab.residual.connection import Connection, ConnectionCost, Mappings
+from mhc_lab.residual.connection import Connection, ConnectionCost, Mappings, Packed
 from mhc_lab.residual.constraints.base import Constraint
 
 
@@ -36,16 +37,44 @@ class ConstrainedConnection(Connection):
         self.reset_parameters()
 
     def compute(self, streams: Tensor) -> Mappings:
-        raw = self._raw(streams)
-        pre, post, res = raw.get("pre"), raw.get("post"), raw.get("res")
-        h_pre = None if pre is None else torch.sigmoid(pre)
-        if h_pre is not None and self.read_eps:
-            h_pre = h_pre + self.read_eps
-        return Mappings(
-            h_pre,
-            None if post is None else 2 * torch.sigmoid(post),
-            None if res is None or self.constraint is None else self.constraint(res),
+        if not self.dynamic:
+            return self._mappings(None)
+        phi, alpha, bias = self._projection()
+        return self._mappings(ops.coefficients(streams, phi, alpha, bias, pre=self._width("pre"), **self._behind()))
+
+    def write_read(
+        self, following: Connection, streams: Tensor, output: Tensor, weights: Mappings
+    ) -> tuple[Tensor, Tensor, Mappings]:
+        """Fused where the next layer's H_pre comes from the streams and nothing is overridden there."""
+        if not isinstance(following, ConstrainedConnection) or not following.fusable:
+            return super().write_read(following, streams, output, weights)
+        *tokens, n, _ = streams.shape
+        packed, h_res = weights.packed, weights.h_res
+        res_at = None if packed is None else packed.res_at
+        if packed is not None and packed.post_at is not None:
+            values, post_at = packed.values, packed.post_at
+        else:
+            h_post = streams.new_ones(n) if weights.h_post is None else weights.h_post
+            values, post_at, res_at = h_post.expand(*tokens, n), 0, None
+        phi, alpha, bias = following._projection()
+        streams, hidden, found = ops.write_read(
+            streams,
+            output,
+            values,
+            None if h_res is None or res_at is not None else h_res.expand(*tokens, n, n),
+            phi,
+            alpha,
+            bias,
+            post_at=post_at,
+            res_at=res_at,
+            **following._behind(),
         )
+        return streams, hidden, following._mappings(found)
+
+    @property
+    def fusable(self) -> bool:
+        """Whether `ops.write_read` can stand for a write before this connection and its read."""
+        return "pre" in self.dynamic and not self._overrides
 
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator | None) -> None:
         with torch.no_grad():
@@ -78,16 +107,57 @@ class ConstrainedConnection(Connection):
                 flops += 2 * n * n * dim + (constraint.flops if per_token else 0)
         return ConnectionCost(parameters, flops)
 
-    def _raw(self, streams: Tensor) -> dict[str, Tensor]:
-        """The logits of each mapping that is not fixed: [..., width], or [width] if static."""
-        raw: dict[str, Tensor] = {name: self.get_parameter(f"b_{name}") for name in self.widths}
-        if self.dynamic:
-            phi = torch.cat([self.get_parameter(f"phi_{name}") for name in self.dynamic], dim=1)
-            projected = ops.coefficients(streams, phi)  # [..., sum of widths]
-            parts = projected.split([self.widths[name] for name in self.dynamic], dim=-1)
-            for name, part in zip(self.dynamic, parts, strict=True):
-                raw[name] = torch.addcmul(raw[name], part, self.get_parameter(f"alpha_{name}"))
-        return raw
+    def _projection(self) -> tuple[Tensor, Tensor, Tensor]:
+        """phi [n C, m], alpha [m] and b [m] of the dynamic mappings, side by side."""
+        names = self.dynamic
+        return (
+            torch.cat([self.get_parameter(f"phi_{name}") for name in names], dim=1),
+            torch.cat([self.get_parameter(f"alpha_{name}").expand(self.widths[name]) for name in names]),
+            torch.cat([self.get_parameter(f"b_{name}") for name in names]),
+        )
+
+    def _width(self, name: str) -> int:
+        """Columns of a mapping in the projection."""
+        return self.widths[name] if name in self.dynamic else 0
+
+    def _behind(self) -> dict[str, Any]:
+        """What `ops.coefficients` does behind the projection, but for H_pre."""
+        fused = self.constraint.fused_t_max if self.constraint is not None and "res" in self.dynamic else 0
+        post, convention = self._width("post"), self.config.convention
+        return {"post": post, "read_eps": self.read_eps, "t_max": fused, "convention": convention}
+
+    def _mappings(self, values: Tensor | None) -> Mappings:
+        """From the coefficients [..., m] of the dynamic mappings and the biases of the static ones."""
+        post_at = self._width("pre")
+        res_at = post_at + self._width("post")
+        h_pre, h_post = self._mapping("pre", values, 0), self._mapping("post", values, post_at)
+        h_res = self._mapping("res", values, res_at)
+        if values is None:
+            return Mappings(h_pre, h_post, h_res)
+        made = self._behind()["t_max"] > 0
+        packed = Packed(values, post_at if "post" in self.dynamic else None, res_at if made else None)
+        return Mappings(h_pre, h_post, h_res, packed)
+
+    def _mapping(self, name: str, values: Tensor | None, at: int) -> Tensor | None:
+        """One mapping: its columns of the coefficients from `at` on, static, or None where it is fixed."""
+        if name not in self.widths:
+            return None
+        if values is None or name not in self.dynamic:
+            return self._static(name)
+        part = values[..., at : at + self.widths[name]]
+        if name != "res" or self.constraint is None:
+            return part
+        return self.constraint.as_matrix(part) if self._behind()["t_max"] else self.constraint(part)
+
+    def _static(self, name: str) -> Tensor:
+        """A mapping that is the same for all tokens, from its bias alone."""
+        bias = self.get_parameter(f"b_{name}")
+        if name == "pre":
+            return torch.sigmoid(bias) + self.read_eps
+        if name == "post":
+            return 2 * torch.sigmoid(bias)
+        assert self.constraint is not None
+        return self.constraint(bias)
 
 
 def post_birth(config: ResidualConfig) -> tuple[float, float]:

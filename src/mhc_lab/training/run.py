@@ -27,6 +27,7 @@ from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, EXIT_RUNS_FAILED, LabError
+from mhc_lab.machine import keep_freed_memory
 from mhc_lab.models.cost import cost
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, Status
@@ -68,6 +69,7 @@ def run(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
     config = folder.config()
     if config.residual.plugin:
         registry.load_plugin(config.residual.plugin)
+    keep_freed_memory()
     leads = global_rank(config.trainer) == 0
     with _held(folder, leads), _quiet():
         attempt = _Attempt(folder, config, leads, progress)

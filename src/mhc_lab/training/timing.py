@@ -19,6 +19,7 @@ from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, LabError
+from mhc_lab.machine import keep_freed_memory
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
 from mhc_lab.training.clock import StepClock
@@ -40,6 +41,7 @@ def time_rows(configs: Mapping[str, RunConfig], baselines: Mapping[str, str], *,
     {"device", "threads", "rows": {row: {"baseline", "ms_per_step", "ms_ratio", "samples"}}}. Raises LabError for a
     corpus or device that is not there. A row whose steps fail is left out, with a warning.
     """
+    keep_freed_memory()
     trainer = next(iter(configs.values())).trainer
     device = accelerator(trainer)
     torch.set_num_threads(threads(trainer))

@@ -1,4 +1,4 @@
-"""Projection of the flattened streams with the RMS divide behind the matmul (mHC Eq. 14-16)."""
+"""From streams to a connection's coefficients: projection, RMS, alpha, bias, activations, Sinkhorn (mHC Eq. 14-19)."""
 
 from __future__ import annotations
 
@@ -6,47 +6,126 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mhc_lab.ops import backends
 from mhc_lab.ops.coefficients.reference import NORM_EPS, coefficients_reference
 
 __all__ = ["NORM_EPS", "coefficients", "coefficients_reference"]
 
+Found = tuple[Tensor, Tensor, Tensor]
 
-def coefficients(streams: Tensor, phi: Tensor) -> Tensor:
-    """RMSNorm(vec(x)) phi in fp32.
+
+def coefficients(
+    streams: Tensor,
+    phi: Tensor,
+    alpha: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    pre: int = 0,
+    post: int = 0,
+    read_eps: float = 0.0,
+    t_max: int = 0,
+    convention: str = "eq9",
+) -> Tensor:
+    """alpha RMSNorm(vec(x)) phi + bias in fp32, and what the first columns and the rest become of it.
 
     Args:
         streams: [..., n, C], any float dtype.
         phi: [n C, m].
+        alpha, bias: [m]; ones and zeros where they are None.
+        pre: the first columns, 0 or n, become H_pre = sigmoid + read_eps.
+        post: the next ones, 0 or n, become H_post = 2 sigmoid.
+        t_max: above 0, the other n^2 columns become H_res by that many Sinkhorn iterations (see `ops.sinkhorn`);
+            0 leaves them to another constraint.
 
     Returns:
-        [..., m], fp32 (fp64 for fp64 streams); alpha, bias and activation are the caller's (Eq. 16-18).
+        [..., m], fp32 (fp64 for fp64 streams).
     """
-    assert streams.shape[-2] * streams.shape[-1] == phi.shape[0], (streams.shape, phi.shape)
+    *tokens, n, dim = streams.shape
+    width = phi.shape[1]
+    assert n * dim == phi.shape[0]
+    assert all(count == 0 or count == n for count in (pre, post)) and pre + post <= width
+    assert t_max == 0 or width - pre - post == n * n
     dtype = torch.promote_types(streams.dtype, torch.float32)
-    with torch.autocast(streams.device.type, enabled=False):
-        flat = streams.reshape(-1, phi.shape[0]).to(dtype)  # [..., n, C] -> [tokens, n C]
-        out: Tensor = _Project.apply(flat, phi.to(dtype))  # type: ignore[no-untyped-call]
-    return out.reshape(*streams.shape[:-2], phi.shape[1])
+    alpha = streams.new_ones(width, dtype=dtype) if alpha is None else alpha.to(dtype)
+    bias = streams.new_zeros(width, dtype=dtype) if bias is None else bias.to(dtype)
+    flat = streams.reshape(-1, n, dim)
+    out: Tensor = _coefficients(flat, phi.to(dtype), alpha, bias, pre, post, read_eps, t_max, convention)[0]
+    return out.reshape(*tokens, width)
 
 
-class _Project(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, flat: Tensor, phi: Tensor) -> Tensor:
-        # A norm reads the streams once; square().mean() would write a second copy of them first.
-        mean_square = torch.linalg.vector_norm(flat, dim=-1, keepdim=True).square() / flat.shape[-1]
-        inverse_rms = torch.rsqrt(mean_square + NORM_EPS)
-        out = (flat @ phi) * inverse_rms
-        ctx.save_for_backward(flat, phi, out, inverse_rms)
-        return out
+@torch.library.custom_op("mhc_lab::coefficients", mutates_args=())
+def _coefficients(
+    streams: Tensor,
+    phi: Tensor,
+    alpha: Tensor,
+    bias: Tensor,
+    pre: int,
+    post: int,
+    read_eps: float,
+    t_max: int,
+    convention: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    found: Found = backends.run(
+        "coefficients", "forward", streams, streams, phi, alpha, bias, pre, post, read_eps, t_max, convention
+    )
+    return found
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        flat, phi, out, inverse_rms = ctx.saved_tensors
-        grad_raw = grad * inverse_rms
-        # d(1/rms)/d flat = -flat / (n C rms^3); out already holds one factor 1/rms.
-        pull = (grad * out).sum(-1, keepdim=True) * inverse_rms.square() / flat.shape[-1]
-        grad_flat = torch.mm(grad_raw, phi.T).addcmul_(flat, pull, value=-1)
-        return grad_flat, torch.mm(flat.T, grad_raw)
+
+@torch.library.custom_op("mhc_lab::coefficients_backward", mutates_args=())
+def _coefficients_backward(
+    grad: Tensor,
+    streams: Tensor,
+    phi: Tensor,
+    alpha: Tensor,
+    bias: Tensor,
+    projected: Tensor,
+    inverse_rms: Tensor,
+    pre: int,
+    post: int,
+    t_max: int,
+    convention: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    arguments = (grad, streams, phi, alpha, bias, projected, inverse_rms, pre, post, t_max, convention)
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = backends.run("coefficients", "backward", streams, *arguments)
+    return found
+
+
+@_coefficients.register_fake
+def _(
+    streams: Tensor,
+    phi: Tensor,
+    alpha: Tensor,
+    bias: Tensor,
+    pre: int,
+    post: int,
+    read_eps: float,
+    t_max: int,
+    convention: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tokens, width = streams.shape[0], phi.shape[1]
+    return phi.new_empty(tokens, width), phi.new_empty(tokens, width), phi.new_empty(tokens)
+
+
+@_coefficients_backward.register_fake
+def _(
+    grad: Tensor, streams: Tensor, phi: Tensor, alpha: Tensor, bias: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    by_streams, by_phi, by_alpha, by_bias = (x.new_empty(x.shape) for x in (streams, phi, alpha, bias))
+    return by_streams, by_phi, by_alpha, by_bias
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Found) -> None:
+    ctx.set_materialize_grads(False)
+    streams, phi, alpha, bias, ctx.pre, ctx.post, _, ctx.t_max, ctx.convention = inputs
+    ctx.save_for_backward(streams, phi, alpha, bias, *output[1:])
+
+
+def _gradients(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 9
+    found = _coefficients_backward(grad, *ctx.saved_tensors, ctx.pre, ctx.post, ctx.t_max, ctx.convention)
+    return (*found, None, None, None, None, None)
+
+
+_coefficients.register_autograd(_gradients, setup_context=_save)

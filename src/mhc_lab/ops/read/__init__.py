@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mhc_lab.ops import backends
 from mhc_lab.ops.read.reference import read_reference
 
-__all__ = ["read", "read_reference", "weighted_sum"]
+__all__ = ["read", "read_reference"]
 
 
 def read(streams: Tensor, h_pre: Tensor | None) -> Tensor:
@@ -26,30 +26,40 @@ def read(streams: Tensor, h_pre: Tensor | None) -> Tensor:
     if h_pre is None:
         return streams.mean(-2)
     *tokens, n, dim = streams.shape
-    with torch.autocast(streams.device.type, enabled=False):
-        out: Tensor = _Read.apply(streams.reshape(-1, n, dim), h_pre.expand(*tokens, n).reshape(-1, n))  # type: ignore[no-untyped-call]
+    weights = h_pre.expand(*tokens, n).reshape(-1, n).to(torch.promote_types(streams.dtype, torch.float32))
+    out: Tensor = _read(streams.reshape(-1, n, dim), weights)
     return out.reshape(*tokens, dim)
 
 
-def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
-    """[tokens, n], [tokens, n, C] -> [tokens, C]; n fused passes, where a batch of 1 x n matmuls is 7x slower."""
-    out = rows[:, 0] * weights[:, :1]
-    for i in range(1, rows.shape[1]):
-        out.addcmul_(rows[:, i], weights[:, i : i + 1])
+@torch.library.custom_op("mhc_lab::read", mutates_args=())
+def _read(streams: Tensor, h_pre: Tensor) -> Tensor:
+    out: Tensor = backends.run("read", "forward", streams, streams, h_pre)
     return out
 
 
-class _Read(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, streams: Tensor, h_pre: Tensor) -> Tensor:
-        ctx.save_for_backward(streams, h_pre)
-        return weighted_sum(h_pre, streams).to(streams.dtype)
+@torch.library.custom_op("mhc_lab::read_backward", mutates_args=())
+def _read_backward(grad: Tensor, streams: Tensor, h_pre: Tensor) -> tuple[Tensor, Tensor]:
+    found: tuple[Tensor, Tensor] = backends.run("read", "backward", streams, grad, streams, h_pre)
+    return found
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        streams, h_pre = ctx.saved_tensors
-        grad = grad.to(h_pre.dtype)
-        grad_streams = (h_pre.unsqueeze(-1) * grad.unsqueeze(1)).to(streams.dtype)
-        grad_h_pre = torch.bmm(streams.to(h_pre.dtype), grad.unsqueeze(-1)).squeeze(-1)
-        return grad_streams, grad_h_pre
+
+@_read.register_fake
+def _(streams: Tensor, h_pre: Tensor) -> Tensor:
+    return streams.new_empty(streams.shape[0], streams.shape[2])
+
+
+@_read_backward.register_fake
+def _(grad: Tensor, streams: Tensor, h_pre: Tensor) -> tuple[Tensor, Tensor]:
+    return streams.new_empty(streams.shape), h_pre.new_empty(h_pre.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    found: tuple[Tensor, Tensor] = _read_backward(grad, *ctx.saved_tensors)
+    return found
+
+
+_read.register_autograd(_gradients, setup_context=_save)

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mhc_lab.ops.read import weighted_sum
+from mhc_lab.ops import backends
 from mhc_lab.ops.write.reference import write_reference
 
 __all__ = ["write", "write_reference"]
@@ -26,41 +25,57 @@ def write(streams: Tensor, output: Tensor, h_post: Tensor | None, h_res: Tensor 
     Returns:
         [..., n, C] in the dtype of the streams.
     """
+    if h_post is None and h_res is None:
+        return streams + output.unsqueeze(-2).to(streams.dtype)
     *tokens, n, dim = streams.shape
-    with torch.autocast(streams.device.type, enabled=False):
-        if h_post is None and h_res is None:
-            return streams + output.unsqueeze(-2).to(streams.dtype)
-        dtype = torch.promote_types(streams.dtype, torch.float32)
-        if h_post is None:
-            h_post = torch.ones(n, dtype=dtype, device=streams.device)
-        out: Tensor = _Write.apply(  # type: ignore[no-untyped-call]
-            streams.reshape(-1, n, dim),
-            output.reshape(-1, dim),
-            h_post.expand(*tokens, n).reshape(-1, n),
-            # bmm falls back to one matmul a token on other layouts, and Sinkhorn's has the tokens last.
-            None if h_res is None else h_res.expand(*tokens, n, n).reshape(-1, n, n).contiguous(),
-        )
+    dtype = torch.promote_types(streams.dtype, torch.float32)
+    if h_post is None:
+        h_post = torch.ones(n, dtype=dtype, device=streams.device)
+    out: Tensor = _write(
+        streams.reshape(-1, n, dim),
+        output.reshape(-1, dim),
+        h_post.expand(*tokens, n).reshape(-1, n).to(dtype),
+        None if h_res is None else h_res.expand(*tokens, n, n).reshape(-1, n, n).to(dtype),
+    )
     return out.reshape(streams.shape)
 
 
-class _Write(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None) -> Tensor:
-        ctx.save_for_backward(streams, output, h_post, h_res)
-        written = h_post.unsqueeze(-1) * output.to(h_post.dtype).unsqueeze(1)
-        if h_res is None:
-            return written.add_(streams).to(streams.dtype)
-        return torch.baddbmm(written, h_res, streams.to(h_res.dtype)).to(streams.dtype)
+@torch.library.custom_op("mhc_lab::write", mutates_args=())
+def _write(streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None) -> Tensor:
+    out: Tensor = backends.run("write", "forward", streams, streams, output, h_post, h_res)
+    return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        streams, output, h_post, h_res = ctx.saved_tensors
-        wide = grad.to(h_post.dtype)
-        grad_output = weighted_sum(h_post, wide).to(output.dtype)
-        grad_h_post = torch.bmm(wide, output.to(wide.dtype).unsqueeze(-1)).squeeze(-1)
-        if h_res is None:
-            return grad, grad_output, grad_h_post, None
-        grad_streams = torch.bmm(h_res.transpose(1, 2), wide).to(streams.dtype)
-        grad_h_res = torch.bmm(wide, streams.to(wide.dtype).transpose(1, 2))
-        return grad_streams, grad_output, grad_h_post, grad_h_res
+
+@torch.library.custom_op("mhc_lab::write_backward", mutates_args=())
+def _write_backward(
+    grad: Tensor, streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *found, grad_res = backends.run("write", "backward", streams, grad, streams, output, h_post, h_res)
+    return (*found, h_post.new_empty(0) if grad_res is None else grad_res)
+
+
+@_write.register_fake
+def _(streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None) -> Tensor:
+    return streams.new_empty(streams.shape)
+
+
+@_write_backward.register_fake
+def _(
+    grad: Tensor, streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = (streams, output, h_post)
+    by_streams, by_output, by_post = (tensor.new_empty(tensor.shape) for tensor in inputs)
+    return by_streams, by_output, by_post, h_post.new_empty(0 if h_res is None else h_res.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    *inputs, h_res = ctx.saved_tensors  # once: activation checkpointing hands them out once
+    *found, grad_res = _write_backward(grad, *inputs, h_res)
+    return (*found, None if h_res is None else grad_res)
+
+
+_write.register_autograd(_gradients, setup_context=_save)

@@ -42,6 +42,11 @@ class Constraint(ABC):
         """Floating-point operations of the map for one token, forward."""
         return 0
 
+    @property
+    def fused_t_max(self) -> int:
+        """Sinkhorn iterations that `ops.coefficients` makes in this constraint's place; 0: none, call it."""
+        return 0
+
     @abstractmethod
     def birth(self) -> Tensor:
         """[logits]: the logits at initialisation."""

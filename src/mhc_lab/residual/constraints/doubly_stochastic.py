@@ -20,6 +20,10 @@ class DoublyStochastic(Constraint):
     def flops(self) -> int:
         return 4 * self.config.t_max * self.streams**2
 
+    @property
+    def fused_t_max(self) -> int:
+        return self.config.t_max
+
     def birth(self) -> Tensor:
         return self.softmax_birth()
 
