@@ -44,6 +44,10 @@ def within(low: float, high: float) -> Domain:
 
 
 FINITE = Domain("a finite number", math.isfinite)
+RECOMPUTE = Domain(
+    "off, auto or a number of layers, at least 1",
+    lambda value: value in ("off", "auto") or (value.isascii() and value.isdigit() and int(value) > 0),
+)
 
 
 def setting(default: Any, domain: Domain | None = None, *, in_id: bool = True) -> Any:
@@ -60,6 +64,8 @@ class ResidualConfig:
 
     `b_pre_home` and `b_pre_away` are biases before the activation (for hc there is none);
     `h_post_home` and `h_post_away` are values of H_post itself, by default 2 - 1/n and 1 - 1/n (mean 1).
+    `recompute` trades time for memory: streams are kept every so many layers only, and what lies between is computed
+    again in backward (`models/recompute.py`); a plain residual has nothing to recompute.
     """
 
     variant: str = setting("mhc")
@@ -81,7 +87,12 @@ class ResidualConfig:
     expand_base: float = setting(1.0, between(0, 2))  # scaled: stream i starts at expand_base ** i
     collapse: Literal["mean", "sum", "read"] = setting("mean")
     stream_dtype: Literal["fp32", "bf16"] = setting("fp32")
+    recompute: str = setting("off", RECOMPUTE, in_id=False)
     plugin: str = setting("", in_id=False)  # its content is in the id, its place is not
+
+    def __post_init__(self) -> None:
+        text = str(self.recompute)
+        self.recompute = "off" if text == "False" else text  # YAML 1.1 reads `off` as false
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mhc_lab.config.schema import ResidualConfig
+from mhc_lab.models import recompute
 from mhc_lab.residual.connection import Connection
 from mhc_lab.residual.factory import build_all
 from mhc_lab.residual.gains import stream_spread
@@ -35,21 +36,21 @@ class ResidualStack(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.expand, connections, self.collapse = build_all(config, dim, len(layers))
         self.connections = nn.ModuleList(connections)
+        self.recompute = recompute.block_length(config, len(layers))
 
     def forward(self, hidden: Tensor, trace: list[LayerTrace] | None = None) -> Tensor:
         """[..., C] -> [..., C]. With `trace`, one LayerTrace a layer is appended (eager, under no_grad)."""
         connections = [c for c in self.connections if isinstance(c, Connection)]
         streams = self.expand(hidden)  # [..., C] -> [..., n, C]
-        hidden, weights = connections[0].read(streams)
+        steps = recompute.steps(connections, self.recompute)
+        hidden, weights = steps.read(streams)
         for index, layer in enumerate(self.layers):
             mappings = None if trace is None else connections[index].mappings(streams)
-            output = layer(hidden)
+            output = steps.layer(layer, hidden)
             if index + 1 < len(connections):
-                streams, hidden, weights = connections[index].write_read(
-                    connections[index + 1], streams, output, weights
-                )
+                streams, hidden, weights = steps.write_read(index, streams, output, weights)
             else:
-                streams = connections[index].write(streams, output, weights)
+                streams = steps.write(streams, output, weights)
             if trace is not None and mappings is not None:
                 assert mappings.h_pre is not None and mappings.h_post is not None and mappings.h_res is not None
                 trace.append(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "mhc_lab.variants"
 TOGGLES = ("h_pre", "h_post", "h_res")
 COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "stream_dtype"})
+EVERYWHERE = frozenset({"variant", "plugin", "recompute"})  # settings of no variant in particular
 MAPPING_FIELDS = frozenset({"alpha_init", "phi_std", "b_pre_home", "b_pre_away", "h_post_home", "h_post_away"})
 
 
@@ -66,11 +67,11 @@ class Variant:
         used = self.fields | frozenset(self.toggles)
         for name in self.layer_constraints(config):
             used |= constraint(name).fields
-        return used | {"variant", "plugin"}
+        return used | EVERYWHERE
 
     def used_fields(self, config: ResidualConfig) -> frozenset[str]:
         """The accepted settings that can change the result under the modes of `config`."""
-        used = set(self.accepted_fields(config)) - {"plugin"}
+        used = set(self.accepted_fields(config)) - {"plugin", "recompute"}
         modes = {name: mode(config, name) for name in TOGGLES}
         if "dynamic" not in modes.values() and config.collapse != "read":
             used -= {"alpha_init", "phi_std"}
