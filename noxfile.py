@@ -48,6 +48,14 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Operations, training steps and memory on this machine, into results/bench: `nox -s bench -- --quick`."""
+    install(session)
+    for what in ("ops", "step", "memory"):
+        session.run("mhc-lab", "bench", what, *session.posargs)
+
+
+@nox.session
 def statistics(session: nox.Session) -> None:
     """The tests and intervals of a table on simulated studies whose truth is known, into results/statistics."""
     install(session, "test")

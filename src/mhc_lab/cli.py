@@ -200,6 +200,51 @@ def sync(
 
 
 @app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="ops, step or memory.", show_default=False)],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dims: Annotated[str, typer.Option(help="Widths of a stream, as 1280,2560; default: what fits the device.")] = "",
+    tokens: Annotated[str, typer.Option(help="ops: numbers of tokens, as 4096,8192.")] = "",
+    streams: Annotated[int, typer.Option(help="Streams, n.")] = 4,
+    t_max: Annotated[int, typer.Option(help="Sinkhorn iterations.")] = 20,
+    dtype: Annotated[str, typer.Option(help="Of the streams: fp32, bf16 or fp16; default: bf16 on a GPU.")] = "",
+    rounds: Annotated[int, typer.Option(help="Rounds in which implementations take turns; step: pairs.")] = 0,
+    threads: Annotated[int, typer.Option(help="Of the CPU; default: its cores.")] = 0,
+    cases: Annotated[str, typer.Option(help="ops: some operations only, as write,write_read.")] = "",
+    rivals: Annotated[str | None, typer.Option(help="Some rivals only, as eager,liger; '' for none.")] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="step: under torch.compile too; default: on a GPU.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds rather than minutes: small, few rounds.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="ops: keep what earlier runs measured.")] = False,
+    results: Results = Path("results"),
+) -> None:
+    """Time the operations and training steps, and measure memory, into results/bench: mhc-lab bench ops"""
+    from mhc_lab.bench.command import bench
+    from mhc_lab.bench.options import Options, numbers, words
+
+    bench(
+        Options(
+            what,
+            device=device,
+            dims=numbers(dims),
+            tokens=numbers(tokens),
+            streams=streams,
+            t_max=t_max,
+            dtype=dtype,
+            rounds=rounds,
+            threads=threads,
+            cases=words(cases),
+            rivals=None if rivals is None else words(rivals),
+            compile=compiled,
+            quick=quick,
+            append=append,
+            results=results,
+        )
+    )
+
+
+@app.command()
 def doctor(results: Results = Path("results"), config_dir: ConfigDir = None, tracking_uri: TrackingUri = None) -> None:
     """Check this installation and this machine; exit code 2 if something must be mended."""
     from mhc_lab.doctor import examine
