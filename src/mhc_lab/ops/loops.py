@@ -82,7 +82,7 @@ def _cache() -> Path:
 def array(tensor: Tensor) -> np.ndarray[Any, Any]:
     """The memory of a contiguous fp32 or fp64 CPU tensor."""
     assert tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64), (tensor.stride(), tensor.dtype)
-    return tensor.detach().numpy()
+    return tensor.numpy()
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -102,11 +102,22 @@ def mix(
         for j in range(0, n_r - 3, 4):
             _mix_tile(out, o + i, rows, r + j, w, t, at + i * step_o + j * step_r, step_o, step_r)
     for i in range(n_o):
-        target, whole = out[o + i], n_r // 4 * 4 if i < n_o // 4 * 4 else 0
-        for j in range(whole, n_r):
-            weight, row = w[t, at + i * step_o + j * step_r], rows[r + j]
+        j = n_r // 4 * 4 if i < n_o // 4 * 4 else 0
+        while j + 4 <= n_r:
+            _mix_row(out[o + i], rows, r + j, w, t, at + i * step_o + j * step_r, step_r)
+            j += 4
+        for k in range(j, n_r):
+            target, weight, row = out[o + i], w[t, at + i * step_o + k * step_r], rows[r + k]
             for c in range(len(target)):
                 target[c] += weight * row[c]
+
+
+@inner
+def _mix_row(target: Any, rows: Any, r: Any, w: Any, t: Any, at: Any, step: Any) -> None:
+    r0, r1, r2, r3 = rows[r], rows[r + 1], rows[r + 2], rows[r + 3]
+    w0, w1, w2, w3 = w[t, at], w[t, at + step], w[t, at + 2 * step], w[t, at + 3 * step]
+    for c in range(len(target)):
+        target[c] += w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c]
 
 
 @inner
@@ -136,12 +147,27 @@ def gram(
         for j in range(0, n_b - 3, 4):
             _gram_tile(a, a0 + i, b, b0 + j, out, t, at + i * step_a + j * step_b, step_a, step_b)
     for i in range(n_a):
-        row, whole = a[a0 + i], n_b // 4 * 4 if i < n_a // 4 * 4 else 0
-        for j in range(whole, n_b):
-            other, total = b[b0 + j], out.dtype.type(0)
+        j = n_b // 4 * 4 if i < n_a // 4 * 4 else 0
+        while j + 4 <= n_b:
+            _gram_row(a[a0 + i], b, b0 + j, out, t, at + i * step_a + j * step_b, step_b)
+            j += 4
+        for k in range(j, n_b):
+            row, other, total = a[a0 + i], b[b0 + k], out.dtype.type(0)
             for c in range(len(row)):
                 total += row[c] * other[c]
-            out[t, at + i * step_a + j * step_b] = total
+            out[t, at + i * step_a + k * step_b] = total
+
+
+@inner
+def _gram_row(row: Any, b: Any, j: Any, out: Any, t: Any, at: Any, step: Any) -> None:
+    b0, b1, b2, b3 = b[j], b[j + 1], b[j + 2], b[j + 3]
+    s0 = s1 = s2 = s3 = out.dtype.type(0)
+    for c in range(len(row)):
+        s0 += row[c] * b0[c]
+        s1 += row[c] * b1[c]
+        s2 += row[c] * b2[c]
+        s3 += row[c] * b3[c]
+    out[t, at], out[t, at + step], out[t, at + 2 * step], out[t, at + 3 * step] = s0, s1, s2, s3
 
 
 @inner

@@ -160,7 +160,7 @@ def backward(
     for part in prange(len(parts)):
         total = np.empty((4, n * dim), grad.dtype)  # the gradient by the written streams, of four tokens
         rows = total.reshape((4 * n, dim))
-        logits = np.empty((TOKENS, width), grad.dtype)
+        logits, read = np.empty((TOKENS, width), grad.dtype), np.empty((TOKENS, n), grad.dtype)
         parts[part] = 0
         phi_part = phi_parts[part]
         phi_part[:] = 0
@@ -169,7 +169,9 @@ def backward(
             last = min(first + TOKENS, stop)
             if reads:
                 for token in range(first, last):
-                    _add_dots(grad_hidden[token], written, token, n, grad)
+                    gram(grad_hidden, token, 1, written, token * n, n, read, token - first, 0, 0, 1)
+                    for i in range(n):
+                        grad[token, i] += read[token - first, i]
             if projects:
                 for token in range(first, last):
                     raw = logits[token - first]
@@ -183,15 +185,20 @@ def backward(
             for four in range(first, last, 4):
                 few = min(4, last - four)
                 for token in range(four, four + few):
-                    for i in range(n):
-                        _copy(grad_written[token * n + i], rows[(token - four) * n + i])
-                    if reads:
-                        _read_back(rows, (token - four) * n, h_pre, grad_hidden[token], token, n)
+                    pull = total.dtype.type(0)
                     if projects:
-                        _norm_back(total[token - four], flat[token], grad[token], projected[token], inverse_rms[token])
+                        pull = _pull(grad[token], projected[token], inverse_rms[token], n * dim)
+                    for i in range(n):
+                        row, g, x = rows[(token - four) * n + i], grad_written[token * n + i], written[token * n + i]
+                        if reads:
+                            weight, h = h_pre[token, i], grad_hidden[token]
+                            for c in range(dim):
+                                row[c] = g[c] - pull * x[c] + weight * h[c]
+                        else:
+                            for c in range(dim):
+                                row[c] = g[c] - pull * x[c]
                 if projects:
                     mix(total, 0, few, phi, 0, width, line, 0, four * width, width, 1)
-                    mix(phi_part, 0, width, flat, four, few, line, 0, four * width, 1, width)
                 for token in range(four, four + few):
                     row = (token - four) * n
                     if writes:
@@ -206,15 +213,10 @@ def backward(
                     else:
                         for j in range(n):
                             _copy(rows[row + j], grad_streams[token * n + j])
-
-
-@inner
-def _add_dots(vector: Any, rows: Any, token: Any, n: Any, out: Any) -> None:
-    for i in range(n):
-        row, total = rows[token * n + i], vector.dtype.type(0)
-        for c in range(len(vector)):
-            total += row[c] * vector[c]
-        out[token, i] += total
+            if projects:  # in a loop of its own: phi and its gradient do not fit the L1 cache side by side
+                for four in range(first, last, 4):
+                    few = min(4, last - four)
+                    mix(phi_part, 0, width, flat, four, few, line, 0, four * width, 1, width)
 
 
 @inner
@@ -243,19 +245,9 @@ def _copy(source: Any, target: Any) -> None:
 
 
 @inner
-def _read_back(rows: Any, first: Any, h_pre: Any, grad_hidden: Any, token: Any, n: Any) -> None:
-    for i in range(n):
-        row, weight = rows[first + i], h_pre[token, i]
-        for c in range(len(row)):
-            row[c] += weight * grad_hidden[c]
-
-
-@inner
-def _norm_back(total: Any, x: Any, grad: Any, projected: Any, scale: Any) -> None:
-    """The norm's part, -pull x: d(1/rms)/dx = -x / (n C rms^3), one factor 1/rms is in grad and one in projected."""
-    pull = total.dtype.type(0)
+def _pull(grad: Any, projected: Any, scale: Any, width: Any) -> Any:
+    """The norm's part is -pull x: d(1/rms)/dx = -x / (n C rms^3), one factor 1/rms is in grad and one in projected."""
+    total = grad.dtype.type(0)
     for k in range(len(grad)):
-        pull += grad[k] * projected[k]
-    pull *= scale / total.dtype.type(len(x))
-    for c in range(len(x)):
-        total[c] -= pull * x[c]
+        total += grad[k] * projected[k]
+    return total * scale / grad.dtype.type(width)

@@ -80,6 +80,12 @@ def _fp32_holds(logits: Any, first: Any, count: Any, at: Any, n: Any, eps: Any) 
     """Whether no token's logits spread too far; v4 has no entry below its eps, and fp64 holds them all."""
     if eps > 0 or logits.itemsize == 8:
         return True
+    far = logits.dtype.type(0)  # half the spread bounds it, and needs no minimum and maximum a token
+    for b in range(first, first + count):
+        for k in range(at, at + n * n):
+            far = max(far, abs(logits[b, k]))
+    if far <= FP32_SPREAD / 2:
+        return True
     for b in range(first, first + count):
         low = high = logits[b, at]
         for k in range(at + 1, at + n * n):
