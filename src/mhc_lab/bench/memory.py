@@ -135,7 +135,7 @@ def markdown(content: report.Json, kind: str) -> str:
                 str(row["layers_per_block"] or ""),
                 f"{row['predicted'] / MIB:,.1f}",
                 f"{row['measured'] / MIB:,.1f}",
-                f"{row['predicted'] / row['measured'] - 1:+.1%}",
+                f"{row['predicted'] / row['measured'] - 1:+z.1%}",
                 "" if base is None else f"{row['measured'] / base:.2f}",
             ]
         )
