@@ -84,7 +84,7 @@ def test_compiled_whole_and_for_any_number_of_tokens() -> None:
             name: value[:tokens].detach().requires_grad_() if len(value) == T else value
             for name, value in tensors().items()
         }
-        torch.testing.assert_close(gradients(compiled, t), gradients(layer, t), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients(compiled, t), gradients(layer, t), rtol=1e-4, atol=1e-5)
 
 
 def test_under_activation_checkpointing() -> None:

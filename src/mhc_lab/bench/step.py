@@ -19,6 +19,7 @@ from mhc_lab.bench.options import DTYPES, Options
 from mhc_lab.bench.step_rivals import STEP_RIVALS
 from mhc_lab.config.schema import ModelConfig, ResidualConfig
 from mhc_lab.errors import LabError
+from mhc_lab.machine import keep_freed_memory
 from mhc_lab.models.gpt import Attention, FeedForward
 from mhc_lab.models.stack import ResidualStack
 from mhc_lab.residual import registry
@@ -160,6 +161,7 @@ def run_step(options: Options, say: Callable[[str], None]) -> list[Path]:
     if options.dtype and DTYPES[options.dtype] == torch.float16:
         raise LabError("--dtype fp16: streams of a model are fp32 or bf16")
     torch.set_num_threads(options.used_threads)
+    keep_freed_memory()  # as a training run does
     torch.set_float32_matmul_precision("high")
     folder, run = report.folder_of(options), report.circumstances(options)
     found = settings(options)
