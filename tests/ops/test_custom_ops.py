@@ -38,6 +38,10 @@ def calls() -> dict[str, tuple[object, tuple[object, ...]]]:
             torch.ops.mhc_lab.coefficients,
             (t["streams"], t["phi"], t["alpha"], t["bias"], N, N, 0.0, 5, "eq9"),
         ),
+        "coefficients_read": (
+            torch.ops.mhc_lab.coefficients_read,
+            (t["streams"], t["phi"], t["alpha"], t["bias"], N, 0.0, 5, "eq9"),
+        ),
         "read": (torch.ops.mhc_lab.read, (t["streams"], t["h_pre"])),
         "write": (torch.ops.mhc_lab.write, (t["streams"], t["output"], t["h_pre"], t["h_res"])),
         "write, H_res = I": (torch.ops.mhc_lab.write, (t["streams"], t["output"], t["h_pre"], None)),
@@ -63,6 +67,7 @@ def layer(t: dict[str, Tensor]) -> Tensor:
     values = ops.coefficients(t["streams"], t["phi"], t["alpha"], t["bias"], pre=N, post=N, t_max=5)
     hidden = ops.read(t["streams"], values[..., :N])
     following = (t["phi"], t["alpha"], t["bias"])
+    hidden = hidden + ops.coefficients_read(t["streams"], *following, post=N, t_max=5)[0]
     streams, hidden, values = ops.write_read(
         t["streams"], hidden, values, None, *following, post_at=N, res_at=2 * N, post=N, t_max=5
     )

@@ -5,9 +5,10 @@ One folder an operation: `reference.py` is the specification, plain torch that r
 """
 
 from mhc_lab.ops.coefficients import coefficients
+from mhc_lab.ops.coefficients_read import coefficients_read
 from mhc_lab.ops.read import read
 from mhc_lab.ops.sinkhorn import sinkhorn
 from mhc_lab.ops.write import write
 from mhc_lab.ops.write_read import write_read
 
-__all__ = ["coefficients", "read", "sinkhorn", "write", "write_read"]
+__all__ = ["coefficients", "coefficients_read", "read", "sinkhorn", "write", "write_read"]

@@ -2,6 +2,7 @@
 
 A block's streams lie in the cache from its write over its projection to its read, so that each pass touches memory
 once. Every operation is a part of the two loops: `write`, `coefficients`, `read`, or all of them as `write_read`.
+What belongs to coefficients is worked on side by side, in matrices [m, TOKENS], whose rows are vectors of tokens.
 
 Arrays: rows of streams [T n, C] and the same memory as `flat` [T, n C]; phi transposed [m, n C]; the coefficients
 packed [T, m] as in `ops.coefficients`.
@@ -15,8 +16,19 @@ import numpy as np
 from numba import prange
 
 from mhc_lab.ops.coefficients.reference import NORM_EPS
-from mhc_lab.ops.loops import TOKENS, gram, inner, kernel, mix
-from mhc_lab.ops.sinkhorn.cpu import sinkhorn_block, sinkhorn_block_backward
+from mhc_lab.ops.loops import TOKENS, inner, kernel
+from mhc_lab.ops.matrices import at, columns, get, keep, matrix, number, put, shaped
+from mhc_lab.ops.products import gram, mix
+from mhc_lab.ops.sinkhorn.cpu import (
+    gather,
+    scatter,
+    scratch_rows,
+    scratch_width,
+    sinkhorn_block,
+    sinkhorn_block_backward,
+)
+from mhc_lab.ops.vector_functions import exp, total
+from mhc_lab.ops.vectors import lanes, load, splat, spread, store
 
 
 @kernel
@@ -30,7 +42,6 @@ def forward(
     res_at: Any,
     written: Any,
     projects: Any,
-    flat: Any,
     phi: Any,
     alpha: Any,
     bias: Any,
@@ -51,67 +62,110 @@ def forward(
 
     H_post lies in the columns of weights from `post_at` on, H_res in those of res from `res_at` on (below 0: I).
     """
-    tokens = len(flat)
-    line = projected.reshape((1, projected.size))
+    tokens = len(written) // n
     for block in prange((tokens + TOKENS - 1) // TOKENS):
-        first, last = block * TOKENS, min((block + 1) * TOKENS, tokens)
+        first = block * TOKENS
+        count = min(TOKENS, tokens - first)
         if writes:
-            for token in range(first, last):
-                _write(streams, output[token], weights, post_at, res, res_at, written, token, n)
+            _write(
+                matrix(streams),
+                matrix(output),
+                matrix(weights),
+                post_at,
+                matrix(res),
+                res_at,
+                matrix(written),
+                first,
+                count,
+                n,
+            )
         if projects:
-            for token in range(first, last, 4):
-                few = min(4, last - token)
-                gram(flat, token, few, phi, 0, len(phi), line, 0, token * len(phi), len(phi), 1)
-            for token in range(first, last):
-                _scale(flat[token], projected[token], inverse_rms, token)
-                _activate(projected[token], alpha, bias, pre, gates, read_eps, values[token])
+            beside = np.zeros((len(phi), TOKENS), values.dtype)
+            scales = np.zeros((1, TOKENS), values.dtype)
+            work = np.empty((scratch_rows(n, t_max), scratch_width(values)), values.dtype)
+            products, scale = matrix(beside), matrix(scales)
+            _project(
+                shaped(matrix(written), n * written.shape[1]), first, count, matrix(phi), len(phi), products, scale
+            )
+            for b in range(count):
+                inverse_rms[first + b] = get(scale, 0, b)
+            scatter(products, len(phi), matrix(projected), first, count)
+            _activate(products, len(phi), matrix(alpha), matrix(bias), pre, gates, read_eps)
             if t_max > 0:
-                sinkhorn_block(values, first, last - first, gates, n, t_max, eps)
+                sinkhorn_block(at(products, gates, 0), count, n, t_max, eps, work)
+            scatter(products, len(phi), matrix(values), first, count)
+            keep(beside)
+            keep(scales)
         if reads:
-            for token in range(first, last):
-                hidden[token] = 0
-                mix(hidden, token, 1, written, token * n, n, h_pre, token, 0, 0, 1)
+            _read(matrix(written), matrix(h_pre), matrix(hidden), first, count, n)
 
 
 @inner
 def _write(
-    streams: Any, y: Any, weights: Any, post_at: Any, res: Any, res_at: Any, written: Any, token: Any, n: Any
+    streams: Any,
+    y: Any,
+    weights: Any,
+    post_at: Any,
+    res: Any,
+    res_at: Any,
+    written: Any,
+    first: Any,
+    count: Any,
+    n: Any,
 ) -> None:
-    for i in range(n):
-        row, x, weight = written[token * n + i], streams[token * n + i], weights[token, post_at + i]
-        if res_at < 0:
-            for c in range(len(y)):
-                row[c] = x[c] + weight * y[c]
+    for token in range(first, first + count):
+        x, out = at(streams, token * n, 0), at(written, token * n, 0)
+        f, h_post = at(y, token, 0), at(weights, token, post_at)
+        if res_at >= 0:
+            mix(out, n, f, h_post, 1, x, n, at(res, token, res_at), n, 1)
         else:
-            for c in range(len(y)):
-                row[c] = weight * y[c]
-    if res_at >= 0:
-        mix(written, token * n, n, streams, token * n, n, res, token, res_at, n, 1)
+            for i in range(n):
+                _add(at(x, i, 0), spread(h_post, 0, i), f, at(out, i, 0))
 
 
 @inner
-def _scale(x: Any, projected: Any, inverse_rms: Any, token: Any) -> None:
-    """The norm, divided out behind the product (mHC Eq. 14-16)."""
-    total = x.dtype.type(0)
-    for c in range(len(x)):
-        total += x[c] * x[c]
-    scale = x.dtype.type(1 / np.sqrt(total / len(x) + NORM_EPS))
-    inverse_rms[token] = scale
-    for k in range(len(projected)):
-        projected[k] *= scale
+def _add(x: Any, weight: Any, y: Any, out: Any) -> None:
+    """out[0] = x[0] + weight y[0]."""
+    step, dim, c = lanes(x), columns(x), 0
+    while c + step <= dim:
+        store(out, 0, c, None, load(x, 0, c, None) + weight * load(y, 0, c, None))
+        c += step
+    if c < dim:
+        store(out, 0, c, dim - c, load(x, 0, c, dim - c) + weight * load(y, 0, c, dim - c))
 
 
 @inner
-def _activate(projected: Any, alpha: Any, bias: Any, pre: Any, gates: Any, read_eps: Any, values: Any) -> None:
-    one = values.dtype.type(1)
-    for k in range(len(values)):
-        values[k] = alpha[k] * projected[k] + bias[k]
-    for k in range(gates):
-        values[k] = one / (one + np.exp(-values[k]))
-    for k in range(pre):
-        values[k] += values.dtype.type(read_eps)
-    for k in range(pre, gates):
-        values[k] *= one + one
+def _project(flat: Any, first: Any, count: Any, phi: Any, width: Any, products: Any, scale: Any) -> None:
+    """x phi, and the norm divided out behind it (mHC Eq. 14-16), of `count` tokens side by side."""
+    for b in range(0, count, 4):
+        gram(at(flat, first + b, 0), min(4, count - b), phi, width, at(products, 0, b), 1, TOKENS)
+    for b in range(count):
+        x = at(flat, first + b, 0)
+        gram(x, 1, x, 1, at(scale, 0, b), 1, 1)
+        put(scale, 0, b, 1 / np.sqrt(get(scale, 0, b) / number(flat, columns(flat)) + number(flat, NORM_EPS)))
+    for k in range(width):
+        for b in range(0, TOKENS, lanes(products)):
+            store(products, k, b, None, load(products, k, b, None) * load(scale, 0, b, None))
+
+
+@inner
+def _activate(products: Any, width: Any, alpha: Any, bias: Any, pre: Any, gates: Any, read_eps: Any) -> None:
+    one, shift = splat(number(products, 1)), splat(number(products, read_eps))
+    for k in range(width):
+        slope, offset = spread(alpha, 0, k), spread(bias, 0, k)
+        for b in range(0, TOKENS, lanes(products)):
+            x = slope * load(products, k, b, None) + offset
+            if k < gates:
+                s = one / (one + exp(one - one - x))
+                x = s + shift if k < pre else s + s
+            store(products, k, b, None, x)
+
+
+@inner
+def _read(written: Any, h_pre: Any, hidden: Any, first: Any, count: Any, n: Any) -> None:
+    for token in range(first, first + count):
+        x, w = at(written, token * n, 0), at(h_pre, token, 0)
+        mix(at(hidden, token, 0), 1, x, w, 1, at(x, 1, 0), n - 1, at(w, 0, 1), 1, 1)
 
 
 @kernel
@@ -124,9 +178,9 @@ def backward(
     res: Any,
     res_at: Any,
     written: Any,
+    adds: Any,
     grad_written: Any,
     projects: Any,
-    flat: Any,
     phi: Any,
     alpha: Any,
     bias: Any,
@@ -151,103 +205,221 @@ def backward(
 ) -> None:
     """Where it `reads`, grad [T, m] gets the gradient by h_pre added to its first n columns.
 
-    Where it `projects`, grad is that by the values and ends as that by x phi; parts [chunks, 2, m] and phi_parts
-    [chunks, m, n C] become the sums over `chunk` tokens each of the gradients by alpha, bias and phi. Where it
-    `writes`, the gradients by H_post and H_res go where these lie; else grad_streams is the one by `written`.
+    Where it `projects`, grad is that by the values; parts [chunks, 2, m] and phi_parts [chunks, m, n C] become the
+    sums over `chunk` tokens each of the gradients by alpha, bias and phi. Where it `adds`, the written streams have a
+    gradient of their own. Where it `writes`, the gradients by H_post and H_res go where these lie; else grad_streams
+    is the one by `written`.
     """
-    tokens, dim, width = len(flat), grad_streams.shape[1], grad.shape[1]
-    line = grad.reshape((1, tokens * width))
+    tokens, dim = len(written) // n, grad_streams.shape[1]
     for part in prange(len(parts)):
-        total = np.empty((4, n * dim), grad.dtype)  # the gradient by the written streams, of four tokens
-        rows = total.reshape((4 * n, dim))
-        logits, read = np.empty((TOKENS, width), grad.dtype), np.empty((TOKENS, n), grad.dtype)
         parts[part] = 0
-        phi_part = phi_parts[part]
-        phi_part[:] = 0
+        phi_parts[part] = 0
+        four = np.empty((4 * n, dim), grad.dtype)  # the gradient by the written streams, of four tokens
+        pulls = np.zeros((1, TOKENS), grad.dtype)
+        tables = np.zeros((3 * len(phi), TOKENS), grad.dtype)  # by the products; projected; logits
+        work = np.empty((scratch_rows(n, t_max), scratch_width(grad)), grad.dtype)
+        by_products, sums, by_phi = matrix(tables), matrix(parts[part]), matrix(phi_parts[part])
         stop = min((part + 1) * chunk, tokens)
         for first in range(part * chunk, stop, TOKENS):
-            last = min(first + TOKENS, stop)
+            count = min(TOKENS, stop - first)
             if reads:
-                for token in range(first, last):
-                    gram(grad_hidden, token, 1, written, token * n, n, read, token - first, 0, 0, 1)
-                    for i in range(n):
-                        grad[token, i] += read[token - first, i]
+                _by_h_pre(matrix(grad_hidden), matrix(written), n, matrix(grad), first, count, matrix(four))
             if projects:
-                for token in range(first, last):
-                    raw = logits[token - first]
-                    for k in range(width):
-                        raw[k] = alpha[k] * projected[token, k] + bias[k]
-                    _through_gates(grad[token], raw, pre, gates)
+                gather(matrix(grad), first, count, len(phi), by_products)
+                gather(matrix(projected), first, count, len(phi), at(by_products, len(phi), 0))
+                _by_values(by_products, len(phi), matrix(alpha), matrix(bias), pre, gates)
                 if t_max > 0:
-                    sinkhorn_block_backward(grad, logits, first, 0, last - first, gates, n, t_max, eps)
-                for token in range(first, last):
-                    _unscale(grad[token], projected[token], alpha, inverse_rms[token], parts[part])
-            for four in range(first, last, 4):
-                few = min(4, last - four)
-                for token in range(four, four + few):
-                    pull = total.dtype.type(0)
-                    if projects:
-                        pull = _pull(grad[token], projected[token], inverse_rms[token], n * dim)
-                    for i in range(n):
-                        row, g, x = rows[(token - four) * n + i], grad_written[token * n + i], written[token * n + i]
-                        if reads:
-                            weight, h = h_pre[token, i], grad_hidden[token]
-                            for c in range(dim):
-                                row[c] = g[c] - pull * x[c] + weight * h[c]
-                        else:
-                            for c in range(dim):
-                                row[c] = g[c] - pull * x[c]
+                    logits = at(by_products, 2 * len(phi) + gates, 0)
+                    sinkhorn_block_backward(at(by_products, gates, 0), logits, count, n, t_max, eps, work)
+                _by_scale(
+                    by_products,
+                    len(phi),
+                    matrix(alpha),
+                    matrix(inverse_rms),
+                    first,
+                    count,
+                    n * dim,
+                    matrix(pulls),
+                    sums,
+                )
+                x = at(shaped(matrix(written), n * dim), first, 0)
+                mix(by_phi, len(phi), None, x, 0, x, count, by_products, TOKENS, 1)
+            for token in range(first, first + count, 4):
+                few = min(4, first + count - token)
+                mixed = writes and res_at >= 0  # else these gradients are those by the streams as they are
+                rows = matrix(four) if mixed else at(matrix(grad_streams), token * n, 0)
+                _by_written(
+                    rows,
+                    few,
+                    adds,
+                    matrix(grad_written),
+                    projects,
+                    at(matrix(pulls), 0, token - first),
+                    matrix(written),
+                    reads,
+                    matrix(h_pre),
+                    matrix(grad_hidden),
+                    token,
+                    n,
+                )
                 if projects:
-                    mix(total, 0, few, phi, 0, width, line, 0, four * width, width, 1)
-                for token in range(four, four + few):
-                    row = (token - four) * n
-                    if writes:
-                        grad_output[token] = 0
-                        mix(grad_output, token, 1, rows, row, n, weights, token, post_at, 0, 1)
-                        gram(output, token, 1, rows, row, n, grad_weights, token, post_at, 0, 1)
-                    if writes and res_at >= 0:
-                        for j in range(n):
-                            grad_streams[token * n + j] = 0
-                        mix(grad_streams, token * n, n, rows, row, n, res, token, res_at, 1, n)
-                        gram(rows, row, n, streams, token * n, n, grad_res, token, res_at, n, 1)
-                    else:
-                        for j in range(n):
-                            _copy(rows[row + j], grad_streams[token * n + j])
-            if projects:  # in a loop of its own: phi and its gradient do not fit the L1 cache side by side
-                for four in range(first, last, 4):
-                    few = min(4, last - four)
-                    mix(phi_part, 0, width, flat, four, few, line, 0, four * width, 1, width)
+                    whole = shaped(rows, n * dim)
+                    mix(whole, few, None, whole, 0, matrix(phi), len(phi), at(by_products, 0, token - first), 1, TOKENS)
+                if writes:
+                    _by_write(
+                        rows,
+                        few,
+                        matrix(streams),
+                        matrix(output),
+                        matrix(weights),
+                        post_at,
+                        matrix(res),
+                        res_at,
+                        matrix(grad_streams),
+                        matrix(grad_output),
+                        matrix(grad_weights),
+                        matrix(grad_res),
+                        token,
+                        n,
+                    )
+        keep(four)
+        keep(pulls)
+        keep(tables)
 
 
 @inner
-def _through_gates(grad: Any, raw: Any, pre: Any, gates: Any) -> None:
-    one = grad.dtype.type(1)
-    for k in range(gates):
-        s = one / (one + np.exp(-raw[k]))
-        grad[k] *= s * (one - s)
-    for k in range(pre, gates):
-        grad[k] *= one + one
+def _by_h_pre(grad_hidden: Any, written: Any, n: Any, grad: Any, first: Any, count: Any, found: Any) -> None:
+    for token in range(first, first + count):
+        gram(at(grad_hidden, token, 0), 1, at(written, token * n, 0), n, found, 1, 1)
+        for i in range(n):
+            put(grad, token, i, get(grad, token, i) + get(found, 0, i))
 
 
 @inner
-def _unscale(grad: Any, projected: Any, alpha: Any, scale: Any, parts: Any) -> None:
-    """Sum up what alpha and bias get; then the gradient by x phi, whose rows `inverse_rms` scaled."""
-    for k in range(len(grad)):
-        parts[0, k] += grad[k] * projected[k]
-        parts[1, k] += grad[k]
-        grad[k] *= alpha[k] * scale
+def _by_values(grad: Any, width: Any, alpha: Any, bias: Any, pre: Any, gates: Any) -> None:
+    """Back through the gates; behind the gradients, and behind what was projected, come the logits."""
+    one = splat(number(grad, 1))
+    for k in range(width):
+        slope, offset = spread(alpha, 0, k), spread(bias, 0, k)
+        for b in range(0, TOKENS, lanes(grad)):
+            x = slope * load(grad, width + k, b, None) + offset
+            store(grad, 2 * width + k, b, None, x)
+            if k < gates:
+                s = one / (one + exp(one - one - x))
+                g = load(grad, k, b, None) * s * (one - s)
+                store(grad, k, b, None, g if k < pre else g + g)
 
 
 @inner
-def _copy(source: Any, target: Any) -> None:
-    for c in range(len(target)):  # a slice assignment is three times slower
-        target[c] = source[c]
+def _by_scale(
+    grad: Any,
+    width: Any,
+    alpha: Any,
+    inverse_rms: Any,
+    first: Any,
+    count: Any,
+    length: Any,
+    pulls: Any,
+    sums: Any,
+) -> None:
+    """Sums for alpha and bias, and from the gradient by the projected to that by the products x phi.
+
+    The norm's part of it is -pull x: d(1/rms)/dx = -x / (n C rms^3); one 1/rms is in grad and one in the projected.
+    """
+    step, zero = lanes(grad), splat(number(grad, 0))
+    scales = at(grad, 2 * width, 0)  # in the place of logits, which are not needed any more
+    for b in range(count):
+        put(scales, 0, b, get(inverse_rms, 0, first + b))
+    for b in range(0, TOKENS, step):
+        store(pulls, 0, b, None, zero)
+    for k in range(width):
+        by_alpha, by_bias, slope = zero, zero, spread(alpha, 0, k)
+        for b in range(0, TOKENS, step):
+            g, x = load(grad, k, b, None), load(grad, width + k, b, None)
+            by_alpha += g * x
+            by_bias += g
+            g = g * slope * load(scales, 0, b, None)
+            store(grad, k, b, None, g)
+            store(pulls, 0, b, None, load(pulls, 0, b, None) + g * x)
+        put(sums, 0, k, get(sums, 0, k) + total(by_alpha))
+        put(sums, 1, k, get(sums, 1, k) + total(by_bias))
+    for b in range(count):
+        put(pulls, 0, b, get(pulls, 0, b) * get(scales, 0, b) / number(grad, length))
 
 
 @inner
-def _pull(grad: Any, projected: Any, scale: Any, width: Any) -> Any:
-    """The norm's part is -pull x: d(1/rms)/dx = -x / (n C rms^3), one factor 1/rms is in grad and one in projected."""
-    total = grad.dtype.type(0)
-    for k in range(len(grad)):
-        total += grad[k] * projected[k]
-    return total * scale / grad.dtype.type(width)
+def _by_written(
+    rows: Any,
+    count: Any,
+    adds: Any,
+    grad_written: Any,
+    projects: Any,
+    pulls: Any,
+    written: Any,
+    reads: Any,
+    h_pre: Any,
+    grad_hidden: Any,
+    first: Any,
+    n: Any,
+) -> None:
+    """A few tokens' gradients by their written streams, but for what comes through the products x phi."""
+    step, dim = lanes(rows), columns(rows)
+    for token in range(count):
+        given, x, h = (
+            at(grad_written, (first + token) * n, 0),
+            at(written, (first + token) * n, 0),
+            at(grad_hidden, first + token, 0),
+        )
+        for i in range(n):
+            pull, weight = spread(pulls, 0, token), spread(h_pre, first + token, i)
+            c = 0
+            while c < dim:
+                left = dim - c
+                if left >= step:
+                    found = splat(number(rows, 0))
+                    if adds:
+                        found = load(given, i, c, None)
+                    if projects:
+                        found = found - pull * load(x, i, c, None)
+                    if reads:
+                        found = found + weight * load(h, 0, c, None)
+                    store(rows, token * n + i, c, None, found)
+                else:
+                    found = splat(number(rows, 0))
+                    if adds:
+                        found = load(given, i, c, left)
+                    if projects:
+                        found = found - pull * load(x, i, c, left)
+                    if reads:
+                        found = found + weight * load(h, 0, c, left)
+                    store(rows, token * n + i, c, left, found)
+                c += step
+
+
+@inner
+def _by_write(
+    rows: Any,
+    count: Any,
+    streams: Any,
+    output: Any,
+    weights: Any,
+    post_at: Any,
+    res: Any,
+    res_at: Any,
+    grad_streams: Any,
+    grad_output: Any,
+    grad_weights: Any,
+    grad_res: Any,
+    first: Any,
+    n: Any,
+) -> None:
+    """From a few tokens' gradients by their written streams to what their write was made of."""
+    for k in range(count):
+        token = first + k
+        g, w = at(rows, k * n, 0), at(weights, token, post_at)
+        mix(at(grad_output, token, 0), 1, g, w, 1, at(g, 1, 0), n - 1, at(w, 0, 1), 1, 1)
+        gram(at(output, token, 0), 1, g, n, at(grad_weights, token, post_at), 1, 1)
+        if res_at >= 0:
+            x, h = at(streams, token * n, 0), at(res, token, res_at)
+            mix(at(grad_streams, token * n, 0), n, g, h, 1, at(g, 1, 0), n - 1, at(h, 0, n), 1, n)
+            gram(g, n, x, n, at(grad_res, token, res_at), n, 1)

@@ -12,7 +12,7 @@ from mhc_lab.ops import token_loops
 from mhc_lab.ops.loops import TOKENS, array
 from mhc_lab.ops.sinkhorn.cpu import eps_of
 
-CHUNKS = 16  # parts that the gradients by parameters are summed in, whatever the number of threads
+CHUNKS, CHUNK = 16, 256  # parts that gradients by parameters are summed in at most, and a part's tokens at least
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ def run_forward(
         *_weights(layer),
         array(written.view(-1, dim)),
         projection is not None,
-        array(written.view(tokens, n * dim)),
         *_columns(behind),
         behind.read_eps,
         n,
@@ -103,7 +102,7 @@ def run_forward(
 def run_backward(
     write: Write | None,
     written: Tensor,
-    grad_written: Tensor,
+    grad_written: Tensor | None,
     projection: Projection | None,
     found: Found | None,
     *,
@@ -111,7 +110,7 @@ def run_backward(
     grad_hidden: Tensor | None,
     grad: Tensor | None = None,
 ) -> Gradients:
-    """From the gradients by written [T, n, C], values or h_pre (`grad` [T, m], used up) and hidden [T, C]."""
+    """From the gradients by written [T, n, C] (None: 0), values or h_pre (`grad` [T, m], used up), hidden [T, C]."""
     tokens, n, dim = written.shape
     none = written.new_empty(0, 0)
     layer = write or Write(written, none, none, 0, None, 0)
@@ -120,7 +119,7 @@ def run_backward(
     _, projected, inverse_rms = found or Found(none, none, none.view(-1))
     if grad is None:
         grad = written.new_zeros(tokens, n)
-    chunk = -(-tokens // (CHUNKS * TOKENS)) * TOKENS
+    chunk = max(CHUNK, -(-tokens // (CHUNKS * TOKENS)) * TOKENS)
     chunks = -(-tokens // chunk)
     parts, phi_parts = written.new_empty(chunks, 2, width), written.new_empty(chunks, width, n * dim if width else 0)
     grad_streams, grad_output = torch.empty_like(written), torch.empty_like(layer.output)
@@ -131,9 +130,9 @@ def run_backward(
         array(layer.streams.view(-1, dim)),
         *_weights(layer),
         array(written.view(-1, dim)),
-        array(grad_written.view(-1, dim)),
+        grad_written is not None,
+        array((written if grad_written is None else grad_written).view(-1, dim)),
         projection is not None,
-        array(written.view(tokens, n * dim)),
         *_columns(behind),
         n,
         behind.t_max,
@@ -143,7 +142,7 @@ def run_backward(
         array(grad),
         grad_hidden is not None,
         array(grad if h_pre is None else h_pre),
-        array(grad_written.view(-1, dim) if grad_hidden is None else grad_hidden),
+        array(written.view(-1, dim) if grad_hidden is None else grad_hidden),
         array(grad_streams.view(-1, dim)),
         array(grad_output),
         array(grad_weights),

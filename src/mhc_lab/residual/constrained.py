@@ -42,6 +42,13 @@ class ConstrainedConnection(Connection):
         phi, alpha, bias = self._projection()
         return self._mappings(ops.coefficients(streams, phi, alpha, bias, pre=self._width("pre"), **self._behind()))
 
+    def read(self, streams: Tensor) -> tuple[Tensor, Mappings]:
+        if not self.fusable:
+            return super().read(streams)
+        phi, alpha, bias = self._projection()
+        hidden, found = ops.coefficients_read(streams, phi, alpha, bias, **self._behind())
+        return hidden, self._mappings(found)
+
     def write_read(
         self, following: Connection, streams: Tensor, output: Tensor, weights: Mappings
     ) -> tuple[Tensor, Tensor, Mappings]:
@@ -73,7 +80,7 @@ class ConstrainedConnection(Connection):
 
     @property
     def fusable(self) -> bool:
-        """Whether `ops.write_read` can stand for a write before this connection and its read."""
+        """Whether H_pre comes from the streams, so that one operation can make it and read with it."""
         return "pre" in self.dynamic and not self._overrides
 
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator | None) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mhc_lab.ops import backends
 from mhc_lab.ops.coefficients.reference import NORM_EPS, coefficients_reference
+from mhc_lab.ops.operation import operation
 
 __all__ = ["NORM_EPS", "coefficients", "coefficients_reference"]
 
@@ -54,7 +55,7 @@ def coefficients(
     return out.reshape(*tokens, width)
 
 
-@torch.library.custom_op("mhc_lab::coefficients", mutates_args=())
+@operation("coefficients")
 def _coefficients(
     streams: Tensor,
     phi: Tensor,
@@ -72,7 +73,7 @@ def _coefficients(
     return found
 
 
-@torch.library.custom_op("mhc_lab::coefficients_backward", mutates_args=())
+@operation("coefficients_backward")
 def _coefficients_backward(
     grad: Tensor,
     streams: Tensor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mhc_lab.ops.loops import wide
@@ -44,6 +43,5 @@ def backward(
         Projection(phi, alpha, bias, pre, post, t_max, convention),
         Found(projected, projected, inverse_rms),
     )
-    zeros = torch.zeros_like(x)
-    found = run_backward(None, x, zeros, projection, saved, h_pre=None, grad_hidden=None, grad=grad.clone())
+    found = run_backward(None, x, None, projection, saved, h_pre=None, grad_hidden=None, grad=grad.clone())
     return found.streams.to(streams.dtype), found.phi, found.alpha, found.bias

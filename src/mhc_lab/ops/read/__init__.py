@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mhc_lab.ops import backends
+from mhc_lab.ops.operation import operation
 from mhc_lab.ops.read.reference import read_reference
 
 __all__ = ["read", "read_reference"]
@@ -31,13 +32,13 @@ def read(streams: Tensor, h_pre: Tensor | None) -> Tensor:
     return out.reshape(*tokens, dim)
 
 
-@torch.library.custom_op("mhc_lab::read", mutates_args=())
+@operation("read")
 def _read(streams: Tensor, h_pre: Tensor) -> Tensor:
     out: Tensor = backends.run("read", "forward", streams, streams, h_pre)
     return out
 
 
-@torch.library.custom_op("mhc_lab::read_backward", mutates_args=())
+@operation("read_backward")
 def _read_backward(grad: Tensor, streams: Tensor, h_pre: Tensor) -> tuple[Tensor, Tensor]:
     found: tuple[Tensor, Tensor] = backends.run("read", "backward", streams, grad, streams, h_pre)
     return found

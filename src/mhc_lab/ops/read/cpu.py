@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mhc_lab.ops.loops import wide
@@ -17,5 +16,5 @@ def forward(streams: Tensor, h_pre: Tensor) -> Tensor:
 def backward(grad: Tensor, streams: Tensor, h_pre: Tensor) -> tuple[Tensor, Tensor]:
     """[T, C] -> gradients by the streams [T, n, C] and by H_pre [T, n]."""
     x = wide(streams)
-    found = run_backward(None, x, torch.zeros_like(x), None, None, h_pre=h_pre, grad_hidden=wide(grad))
+    found = run_backward(None, x, None, None, None, h_pre=h_pre, grad_hidden=wide(grad))
     return found.streams.to(streams.dtype), found.values

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mhc_lab.ops import backends
+from mhc_lab.ops.operation import operation
 from mhc_lab.ops.sinkhorn.implicit import implicit_backward
 from mhc_lab.ops.sinkhorn.reference import V4_EPS, sinkhorn_reference
 
@@ -36,13 +37,13 @@ def sinkhorn(logits: Tensor, t_max: int = 20, convention: str = "eq9", gradient:
     return out.reshape(logits.shape)
 
 
-@torch.library.custom_op("mhc_lab::sinkhorn", mutates_args=())
+@operation("sinkhorn")
 def _sinkhorn(logits: Tensor, t_max: int, convention: str, implicit: bool) -> Tensor:
     out: Tensor = backends.run("sinkhorn", "forward", logits, logits, t_max, convention)
     return out
 
 
-@torch.library.custom_op("mhc_lab::sinkhorn_backward", mutates_args=())
+@operation("sinkhorn_backward")
 def _sinkhorn_backward(grad: Tensor, saved: Tensor, t_max: int, convention: str, implicit: bool) -> Tensor:
     if implicit:
         return implicit_backward(grad, saved)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mhc_lab.ops import backends
+from mhc_lab.ops.operation import operation
 from mhc_lab.ops.write.reference import write_reference
 
 __all__ = ["write", "write_reference"]
@@ -40,13 +41,13 @@ def write(streams: Tensor, output: Tensor, h_post: Tensor | None, h_res: Tensor 
     return out.reshape(streams.shape)
 
 
-@torch.library.custom_op("mhc_lab::write", mutates_args=())
+@operation("write")
 def _write(streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None) -> Tensor:
     out: Tensor = backends.run("write", "forward", streams, streams, output, h_post, h_res)
     return out
 
 
-@torch.library.custom_op("mhc_lab::write_backward", mutates_args=())
+@operation("write_backward")
 def _write_backward(
     grad: Tensor, streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

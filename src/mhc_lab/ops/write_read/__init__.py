@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mhc_lab.ops import backends
+from mhc_lab.ops.operation import operation
 from mhc_lab.ops.write_read.reference import write_read_reference
 
 __all__ = ["write_read", "write_read_reference"]
@@ -72,7 +73,7 @@ def write_read(
     return written.reshape(streams.shape), hidden.reshape(*tokens, dim), values.reshape(*tokens, width)
 
 
-@torch.library.custom_op("mhc_lab::write_read", mutates_args=())
+@operation("write_read")
 def _write_read(
     streams: Tensor,
     output: Tensor,
@@ -94,7 +95,7 @@ def _write_read(
     return found
 
 
-@torch.library.custom_op("mhc_lab::write_read_backward", mutates_args=())
+@operation("write_read_backward")
 def _write_read_backward(
     grad_written: Tensor,
     grad_hidden: Tensor,
@@ -170,6 +171,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    ctx.set_materialize_grads(False)  # two outputs are there to be saved, and get none
     *layer, phi, alpha, bias, post, _, t_max, convention = inputs
     streams, f, weights, post_at, res_at, h_res = layer
     written, _, values, projected, inverse_rms = output
@@ -179,9 +181,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 
 
 def _gradients(
-    ctx: Any, grad_written: Tensor, grad_hidden: Tensor, grad_values: Tensor, *_: Tensor
+    ctx: Any, grad_written: Tensor | None, grad_hidden: Tensor | None, grad_values: Tensor | None, *_: None
 ) -> tuple[Tensor | None, ...]:
     streams, f, weights, h_res, *following = ctx.saved_tensors
+    grad_written = torch.zeros_like(streams) if grad_written is None else grad_written
+    grad_hidden = torch.zeros_like(f) if grad_hidden is None else grad_hidden
+    grad_values = torch.zeros_like(following[4]) if grad_values is None else grad_values
     by_streams, by_output, by_weights, by_res, by_phi, by_alpha, by_bias = _write_read_backward(
         grad_written, grad_hidden, grad_values, streams, f, weights, *ctx.places, h_res, *following, *ctx.rest
     )

@@ -1,0 +1,12 @@
+"""Coefficients and read on a GPU: its two kernels."""
+
+from __future__ import annotations
+
+import functools
+
+from mhc_lab.ops.coefficients import gpu as coefficients
+from mhc_lab.ops.coefficients_read import parts
+from mhc_lab.ops.read import gpu as read
+
+forward = functools.partial(parts.forward, coefficients, read)
+backward = functools.partial(parts.backward, coefficients, read)
