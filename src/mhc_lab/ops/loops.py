@@ -1,7 +1,7 @@
-"""What the Numba kernels share: how they are compiled and launched, and their inner loops.
+"""How Numba kernels are compiled, cached and launched.
 
 Loops over tokens run in parallel over blocks of a fixed size, so that results do not depend on the number of threads.
-Sums may be reordered within a token (`reassoc`), which is what lets them be vectorised; NaN and inf are kept.
+Sums may be reordered within a token (`reassoc`); NaN and inf are kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPTIONS: dict[str, Any] = {
     "nogil": True,
 }
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-TOKENS = 64  # a block: enough to vectorise across, few enough for their streams to stay in the L2 cache
+TOKENS = 64  # a block: whole vectors of any width, few enough for their streams to stay in the L2 cache
 _config: Any = numba.config  # its attributes are made at run time
 _lock = threading.Lock()  # Numba's workqueue threads, its last resort, break under two launches at once
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mhc_lab.ops import token_loops
+from mhc_lab.ops import token_gradients, token_loops
 from mhc_lab.ops.loops import TOKENS, array
 from mhc_lab.ops.sinkhorn.cpu import eps_of
 
@@ -125,7 +125,7 @@ def run_backward(
     grad_streams, grad_output = torch.empty_like(written), torch.empty_like(layer.output)
     grad_weights = torch.zeros_like(layer.weights)
     grad_res = grad_weights if layer.res is None or layer.res is layer.weights else torch.empty_like(layer.res)
-    token_loops.backward(
+    token_gradients.backward(
         write is not None,
         array(layer.streams.view(-1, dim)),
         *_weights(layer),
