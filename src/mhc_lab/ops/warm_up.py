@@ -1,9 +1,14 @@
-"""Importing this module compiles the CPU kernels, or loads them from their cache; processes forked later have them.
+"""CPU kernels compiled, or loaded from their cache, before they are needed.
 
-On one thread, as a pool of threads would not survive the fork, and without autograd, whose threads would not either.
+python -m mhc_lab.ops.warm_up
 """
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,8 +28,23 @@ def warm_up(streams: int = 2, dim: int = 4) -> None:
     write_read.backward(written, hidden, values, *layer, *following, *found, streams, 1, "eq9")
 
 
-if backends.chosen(torch.device("cpu")) == "cpu":
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Meanwhile a process of its own compiles the kernels for as many threads as torch has; it ends with the context.
+
+    The runs of a study have a thread each and their server compiles that form; the pass that times them has them all.
+    """
+    if backends.chosen(torch.device("cpu")) != "cpu" or torch.get_num_threads() == 1:
+        yield
+        return
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, "-m", __name__], stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
     warm_up()
-    torch.set_num_threads(threads)

@@ -58,7 +58,7 @@ def preload(target: str, *, mlflow: bool) -> None:
     """Have the server that single-device runs are forked from import what they need; before the first run."""
     modules = [__name__, target.partition(":")[0]]
     if target == DEFAULT_TARGET:
-        modules = ["lightning", *modules, "mhc_lab.ops.warm_up"]
+        modules = ["lightning", *modules, "mhc_lab.ops.warmed"]
     if mlflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would start a thread before the fork
         modules += _MLFLOW_STORE

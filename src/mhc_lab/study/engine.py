@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from mhc_lab.command import command_line
 from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.run_folder import RunFolder, runs_dir
 from mhc_lab.study.child import DEFAULT_TARGET
@@ -92,9 +93,17 @@ def ablate(
         status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
         artifacts: list[Path] = []
         try:
-            failures = run_cells(
-                loaded, folder, places, storage=storage, rerun=rerun, keep=keep, command=command, target=DEFAULT_TARGET
-            )
+            with _kernels_for_timing(config, folder):
+                failures = run_cells(
+                    loaded,
+                    folder,
+                    places,
+                    storage=storage,
+                    rerun=rerun,
+                    keep=keep,
+                    command=command,
+                    target=DEFAULT_TARGET,
+                )
             if any(folder.run(cell.run_id).ended() for cell in loaded.cells):
                 _time_rows(folder, places[0])
                 artifacts = _report(folder, command)
@@ -268,6 +277,15 @@ def _failures(grid: Grid, folder: StudyFolder, deaths: Sequence[str]) -> list[st
         return []
     head = f"{len(lines)} of {len(grid.cells)} cells have no result; the same command tries them again"
     return [head, *lines, *(f"  {death}" for death in deaths)]
+
+
+def _kernels_for_timing(config: RunConfig, folder: StudyFolder) -> AbstractContextManager[None]:
+    """While runs train, what only the timing pass will need is compiled."""
+    if folder.timed() or config.trainer.accelerator != "cpu":
+        return nullcontext()
+    from mhc_lab.ops.warm_up import in_background
+
+    return in_background()
 
 
 def _time_rows(folder: StudyFolder, place: Slot) -> None:

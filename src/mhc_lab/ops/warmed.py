@@ -1,0 +1,17 @@
+"""Importing this module has the CPU kernels ready, for processes that are forked later.
+
+On one thread, as a pool of threads would not survive the fork, and without autograd, whose threads would not either.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mhc_lab.ops import backends
+from mhc_lab.ops.warm_up import warm_up
+
+if backends.chosen(torch.device("cpu")) == "cpu":
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    warm_up()
+    torch.set_num_threads(threads)
