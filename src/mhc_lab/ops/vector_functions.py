@@ -49,7 +49,7 @@ def peak(typing: Any, value: Any) -> Any:
 
 @emitted
 def exp(typing: Any, value: Any) -> Any:
-    """e^x to 2 units in the last place, 0 for results that are not normal numbers; inf and NaN are kept."""
+    """e^x to a unit in the last place, 0 for results that are not normal numbers; inf and NaN are kept."""
     bits, mantissa, degree = (32, 23, 7) if value.scalar == types.float32 else (64, 52, 13)
     bias = (1 << (bits - mantissa - 2)) - 1
     kind = np.float32 if bits == 32 else np.float64
