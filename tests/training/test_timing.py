@@ -9,10 +9,10 @@ from mhc_lab.training import timing
 
 def test_every_row_is_timed_beside_the_baseline(tiny):
     configs = {"identity": tiny("residual=identity"), "mhc": tiny("residual=mhc")}
-    found = timing.time_rows(configs, dict.fromkeys(configs, "identity"), steps=15)
+    found = timing.time_rows(configs, dict.fromkeys(configs, "identity"), steps=51)
     assert {row["baseline"] for row in found["rows"].values()} == {"identity"}
     assert list(found["rows"]) == ["identity", "mhc"]
-    assert all(row["samples"] == 15 and row["ms_per_step"] > 0 for row in found["rows"].values())
+    assert all(row["samples"] == 51 and row["ms_per_step"] > 0 for row in found["rows"].values())
     # The same work takes about the same time; a connection with Sinkhorn in every layer takes more.
     assert found["rows"]["identity"]["ms_ratio"] == pytest.approx(1.0, abs=0.5)
     assert found["rows"]["mhc"]["ms_ratio"] > found["rows"]["identity"]["ms_ratio"]
