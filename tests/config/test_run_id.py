@@ -17,6 +17,7 @@ def identify(*overrides: str, corpus: str = "corpus") -> str:
     [
         "residual.t_max=19",
         "residual.streams=2",
+        "residual.sinkhorn=newton",
         "residual.h_pre=static",
         "residual.alpha_init=0.02",
         "model.dim=128",
@@ -59,6 +60,20 @@ def test_fields_that_do_not_matter_are_dropped() -> None:
     assert run_id(compose(["residual=identity"], shared=shared), "c") == run_id(compose(["residual=identity"]), "c")
     fixed = ["residual=mhc", "residual.h_res=fixed"]
     assert identify(*fixed) == identify(*fixed, "residual.t_max=3", "residual.res_diagonal=0.5")
+
+
+@pytest.mark.parametrize("name", ["permutations", "kronecker"])
+def test_an_exact_map_is_one_run_across_t_max(name: str) -> None:
+    exact = ["residual=mhc", f"residual.sinkhorn={name}"]
+    assert identify(*exact) == identify(*exact, "residual.t_max=3") != identify("residual=mhc")
+    assert identify(*exact) != identify(*exact, "residual.res_diagonal=0.5")
+
+
+def test_an_algorithm_that_iterates_keeps_t_max_in_the_id() -> None:
+    for name in ("log", "overrelaxed", "newton", "warm"):
+        assert identify("residual=mhc", f"residual.sinkhorn={name}") != identify(
+            "residual=mhc", f"residual.sinkhorn={name}", "residual.t_max=3"
+        )
 
 
 def test_a_learned_read_keeps_its_initial_values_in_the_id() -> None:

@@ -147,3 +147,36 @@ def test_constraints_may_differ_from_layer_to_layer() -> None:
     _, connections, _ = build_all(config, dim=8, layers=4)
     names = [type(c.constraint).__name__ for c in connections]  # type: ignore[attr-defined]
     assert names == ["DoublyStochastic", "Orthogonal"] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        (["residual.sinkhorn=newton", "residual.convention=v4"], "residual.convention=eq9"),
+        (["residual.sinkhorn=warm", "residual.convention=v4"], "residual.convention=eq9"),
+        (["residual.sinkhorn=permutations", "residual.streams=6"], "at most 5, not 6"),
+        (["residual.sinkhorn=kronecker", "residual.streams=6"], "residual.streams=6 must be a power of 2"),
+        (["residual.sinkhorn=fast"], "residual.sinkhorn"),
+    ],
+)
+def test_an_algorithm_refuses_what_it_cannot_do(settings: list[str], mend: str) -> None:
+    with pytest.raises(LabError, match=mend) as found:
+        compose(["residual=mhc", *settings])
+    assert "\n" not in str(found.value)
+
+
+def test_an_algorithm_that_is_not_used_refuses_nothing() -> None:
+    compose(["residual=mhc", "residual.h_res=fixed", "residual.sinkhorn=kronecker", "residual.streams=6"])
+    with pytest.raises(LabError, match="variant 'hc' has no sinkhorn"):
+        compose(["residual=hc", "residual.sinkhorn=log"])
+
+
+@pytest.mark.parametrize(("name", "logits"), [("newton", 16), ("warm", 16), ("permutations", 24), ("kronecker", 2)])
+def test_the_predicted_parameters_follow_the_algorithm(name: str, logits: int) -> None:
+    from mhc_lab.models.cost import cost
+    from mhc_lab.models.gpt import GPT
+
+    config = compose(["residual=mhc", f"residual.sinkhorn={name}"])
+    model = GPT(config.model, config.residual, 256)
+    assert model.stack.connections[0].get_parameter("b_res").shape == (logits,)
+    assert sum(p.numel() for p in model.parameters()) == cost(config, 256).parameters

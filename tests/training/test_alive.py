@@ -1,10 +1,12 @@
 """Alive at birth (DESIGN, Fair comparisons): H_res gets a gradient, and the streams separate."""
 
 import itertools
+from typing import get_args
 
 import pytest
 
 from mhc_lab.config import compose
+from mhc_lab.config.schema import Sinkhorn
 from mhc_lab.data.module import LabData
 from mhc_lab.residual import registry
 from mhc_lab.training.callbacks.probes import largest_spread, trace
@@ -20,7 +22,10 @@ def largest_gradient(model, leaf):
     return float(max(found))
 
 
-@pytest.mark.parametrize("variant", [*MIXING, "mhc residual.convention=v4", "mhc residual.h_res=static"])
+ALGORITHMS = [f"mhc residual.sinkhorn={name}" for name in get_args(Sinkhorn) if name != "plain"]
+
+
+@pytest.mark.parametrize("variant", [*MIXING, "mhc residual.convention=v4", "mhc residual.h_res=static", *ALGORITHMS])
 def test_variants_that_mix_are_alive_at_birth(variant):
     config = compose(f"residual={variant} tracking=none".split())
     data = LabData(config)

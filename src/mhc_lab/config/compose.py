@@ -54,6 +54,18 @@ def options(group: str, config_dir: Path | None = None) -> dict[str, Path]:
     return found
 
 
+def find_file(name_or_path: str, known: Mapping[str, Path], kind: str) -> Path:
+    """A grid or sweep (`kind`) by its name, or a file of one's own; LabError with the nearest name."""
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path).expanduser()
+        if not path.is_file():
+            raise LabError(f"{name_or_path}: no such {kind} file")
+        return path
+    if name_or_path not in known:
+        raise LabError(f"no {kind} '{name_or_path}'; {nearest(name_or_path, known)}")
+    return known[name_or_path]
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or LabError with the line where it goes wrong."""
     try:
@@ -105,6 +117,7 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     _check_residual(resolved.residual, own, shared_keys)
     check_domains(resolved)
     registry.check_write(resolved.residual)
+    registry.check_sinkhorn(resolved.residual)
     _check_together(resolved)
     # A run folder is opened from anywhere: its paths must not hang on where the command was given.
     resolved.data.files = [_absolute("data.files", file) for file in resolved.data.files]
@@ -129,6 +142,7 @@ def residual_config(variant: str, settings: Mapping[str, Any]) -> ResidualConfig
     _check_residual(resolved, set(settings), set())
     check_domains(resolved, "residual.")
     registry.check_write(resolved)
+    registry.check_sinkhorn(resolved)
     return resolved
 
 
@@ -145,6 +159,11 @@ def from_dict(content: dict[str, Any], origin: str) -> RunConfig:
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """A plain mapping of strings, numbers and lists."""
     return dataclasses.asdict(config)
+
+
+def default_option(group: str, config_dir: Path | None = None) -> str:
+    """The option of a group where a command names none."""
+    return _defaults(config_dir)[group]
 
 
 def _defaults(config_dir: Path | None) -> dict[str, str]:

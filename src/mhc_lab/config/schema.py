@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mhc_lab.errors import LabError
 
 Mode = Literal["dynamic", "static", "fixed"]
+Sinkhorn = Literal["plain", "log", "overrelaxed", "newton", "warm", "permutations", "kronecker"]
 MAX_SEED = 2**63 - 1  # what generators take
 MAX_STREAMS = 1024  # a slip of the keyboard, not a design
 
@@ -75,6 +76,7 @@ class ResidualConfig:
     h_res: Mode = setting("dynamic")
     constraints: list[str] = setting([])  # names cycled over the layers; empty: the variant's own
     t_max: int = setting(20, at_least(1))
+    sinkhorn: Sinkhorn = setting("plain")  # what keeps H_res doubly stochastic
     convention: Literal["eq9", "v4"] = setting("eq9")
     alpha_init: float = setting(0.01, FINITE)
     phi_std: float = setting(0.02, at_least(0))

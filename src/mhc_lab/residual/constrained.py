@@ -120,8 +120,13 @@ class ConstrainedConnection(Connection):
         return (
             torch.cat([self.get_parameter(f"phi_{name}") for name in names], dim=1),
             torch.cat([self.get_parameter(f"alpha_{name}").expand(self.widths[name]) for name in names]),
-            torch.cat([self.get_parameter(f"b_{name}") for name in names]),
+            torch.cat([self._bias(name) for name in names]),
         )
+
+    def _bias(self, name: str) -> Tensor:
+        """A mapping's bias [width], that of H_res as its constraint wants it."""
+        bias = self.get_parameter(f"b_{name}")
+        return self.constraint.rebased(bias) if name == "res" and self.constraint is not None else bias
 
     def _width(self, name: str) -> int:
         """Columns of a mapping in the projection."""
@@ -158,7 +163,7 @@ class ConstrainedConnection(Connection):
 
     def _static(self, name: str) -> Tensor:
         """A mapping that is the same for all tokens, from its bias alone."""
-        bias = self.get_parameter(f"b_{name}")
+        bias = self._bias(name)
         if name == "pre":
             return torch.sigmoid(bias) + self.read_eps
         if name == "post":

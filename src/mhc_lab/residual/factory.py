@@ -51,7 +51,8 @@ def layer_constraint(config: ResidualConfig, layer_index: int) -> Constraint | N
     if not names or registry.mode(config, "h_res") == "fixed":
         return None
     name = names[layer_index % len(names)]
-    cls: type[Constraint] = registry.resolve(registry.constraint(name).target)
+    found: type[Constraint] = registry.resolve(registry.constraint(name).target)
+    cls = found.under(config)
     if not cls.accepts(config.streams):
         raise LabError(f"residual.streams={config.streams}: constraint '{name}' is not defined for this n")
     return cls(config.streams, config)

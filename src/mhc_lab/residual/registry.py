@@ -26,6 +26,8 @@ ENTRY_POINT_GROUP = "mhc_lab.variants"
 TOGGLES = ("h_pre", "h_post", "h_res")
 COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "stream_dtype"})
 EVERYWHERE = frozenset({"variant", "plugin", "recompute"})  # settings of no variant in particular
+EXACT = ("permutations", "kronecker")  # values of `residual.sinkhorn` that iterate nothing
+MAX_PERMUTED = 5  # streams; 6 would take 720 logits
 MAPPING_FIELDS = frozenset({"alpha_init", "phi_std", "b_pre_home", "b_pre_away", "h_post_home", "h_post_away"})
 
 
@@ -80,7 +82,10 @@ class Variant:
         if modes["h_post"] == "fixed":
             used -= {"h_post_home", "h_post_away"}
         if modes["h_res"] == "fixed":
-            used -= {"t_max", "res_diagonal", "constraints"}
+            used -= {"t_max", "res_diagonal", "constraints", "sinkhorn"}
+        if "sinkhorn" in used and config.sinkhorn in EXACT:
+            fields = [constraint(name).fields for name in self.layer_constraints(config)]
+            used -= {"t_max", "convention"} - frozenset().union(*(f for f in fields if "sinkhorn" not in f))
         if config.expand == "repeat":
             used -= {"expand_base"}
         return frozenset(used)
@@ -195,6 +200,22 @@ def check_write(config: ResidualConfig) -> None:
             raise LabError(f"residual.{name}={value}: H_post = 2 sigmoid(.) lies above 0 and below 2")
 
 
+def check_sinkhorn(config: ResidualConfig) -> None:
+    """LabError where the algorithm of `residual.sinkhorn` has no such n or convention."""
+    names = variant(config.variant).layer_constraints(config)
+    if mode(config, "h_res") == "fixed" or not any("sinkhorn" in constraint(name).fields for name in names):
+        return
+    chosen, n = config.sinkhorn, config.streams
+    if config.convention == "v4" and chosen != "plain":
+        raise LabError(f"residual.sinkhorn={chosen}: convention v4 is defined for plain alone: residual.convention=eq9")
+    if chosen == "permutations" and n > MAX_PERMUTED:
+        raise LabError(
+            f"residual.sinkhorn=permutations: takes n! logits, so residual.streams must be at most 5, not {n}"
+        )
+    if chosen == "kronecker" and n & (n - 1):
+        raise LabError(f"residual.sinkhorn=kronecker: residual.streams={n} must be a power of 2")
+
+
 def _refuse_taken(name: str, target: str | type, table: Mapping[str, ConstraintEntry | Variant]) -> None:
     """A name stands for one implementation; the same file may be loaded again from a run folder."""
     if name in table and source(table[name].target) != source(target):
@@ -247,7 +268,7 @@ _BUILT_IN = "mhc_lab.residual.constraints."
 register_constraint(
     "doubly_stochastic",
     _BUILT_IN + "doubly_stochastic:DoublyStochastic",
-    fields={"t_max", "convention", "res_diagonal"},
+    fields={"sinkhorn", "t_max", "convention", "res_diagonal"},
     summary="rows and columns sum to 1, by Sinkhorn-Knopp (mHC Eq. 9)",
     variant="mhc",
 )

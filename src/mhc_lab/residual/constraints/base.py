@@ -28,6 +28,11 @@ class Constraint(ABC):
         self.config = config
 
     @classmethod
+    def under(cls, config: ResidualConfig) -> type[Constraint]:
+        """The class that the settings choose: this one, where they leave no choice."""
+        return cls
+
+    @classmethod
     def accepts(cls, streams: int) -> bool:
         """Whether it is defined for this n."""
         return streams >= 1
@@ -46,6 +51,10 @@ class Constraint(ABC):
     def fused_t_max(self) -> int:
         """Sinkhorn iterations that `ops.coefficients` makes in this constraint's place; 0: none, call it."""
         return 0
+
+    def rebased(self, bias: Tensor) -> Tensor:
+        """[logits] -> [logits]: the bias as the logits are to be made with it; H_res's limit is that of `bias`."""
+        return bias
 
     @abstractmethod
     def birth(self) -> Tensor:

@@ -1,20 +1,38 @@
-"""mHC's constraint: the Birkhoff polytope, by Sinkhorn-Knopp (mHC Eq. 6, 8, 9)."""
+"""mHC's constraint: the Birkhoff polytope (mHC Eq. 6, 8, 9), by the algorithm that `residual.sinkhorn` names."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mhc_lab import ops
+from mhc_lab.config.schema import ResidualConfig
+from mhc_lab.ops.sinkhorn.algorithms import project, warm_shift
 from mhc_lab.residual.constraints.base import Constraint
+from mhc_lab.residual.constraints.kronecker import Kronecker
+from mhc_lab.residual.constraints.permutations import Permutations
 
 
 class DoublyStochastic(Constraint):
-    """Rows sum to 1 after every iteration; column sums only as far as t_max has converged.
+    """Sinkhorn-Knopp: rows sum to 1 after every iteration; column sums only as far as t_max has converged.
 
     Under convention v4 a row that summed to s before its last division ends at s / (s + 1e-6).
     """
 
     promises = frozenset({"rows", "columns_converge", "non_negative"})
+
+    @classmethod
+    def under(cls, config: ResidualConfig) -> type[Constraint]:
+        chosen: dict[str, type[Constraint]] = {
+            "plain": cls,
+            "warm": Warm,
+            "log": Log,
+            "overrelaxed": Overrelaxed,
+            "newton": Newton,
+            "permutations": Permutations,
+            "kronecker": Kronecker,
+        }
+        return chosen[config.sinkhorn]
 
     @property
     def flops(self) -> int:
@@ -29,3 +47,62 @@ class DoublyStochastic(Constraint):
 
     def __call__(self, logits: Tensor) -> Tensor:
         return ops.sinkhorn(self.as_matrix(logits), self.config.t_max, self.config.convention)
+
+
+class Warm(DoublyStochastic):
+    """Sinkhorn-Knopp that starts where it has converged for b_res: the same limit, the same kernels, nearer to it.
+
+    The gradient of b_res through the shift is left out; it vanishes as t_max converges.
+    """
+
+    def rebased(self, bias: Tensor) -> Tensor:
+        return bias + warm_shift(self.as_matrix(bias.detach())).flatten()
+
+
+class _Unfused(DoublyStochastic):
+    """Plain torch behind the coefficients: what autograd keeps of an iteration, `models.cost.memory` does not count."""
+
+    algorithm: str
+    least: torch.dtype = torch.float32  # precision
+
+    @property
+    def fused_t_max(self) -> int:
+        return 0
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        out = torch.promote_types(logits.dtype, torch.float32)
+        logits = logits.to(torch.promote_types(out, self.least))
+        with torch.autocast(logits.device.type, enabled=False):
+            return project(self.as_matrix(logits), self.algorithm, self.config.t_max).to(out)
+
+
+class Log(_Unfused):
+    """Sinkhorn-Knopp on logarithms: finite for any spread of logits in fp32."""
+
+    algorithm = "log"
+
+    @property
+    def flops(self) -> int:
+        # A division: maximum, difference, exp, sum, difference.
+        return 10 * self.config.t_max * self.streams**2
+
+
+class Overrelaxed(Log):
+    """Sinkhorn-Knopp that divides by more than the sum (`ops.sinkhorn.algorithms.overrelaxed`)."""
+
+    algorithm = "overrelaxed"
+
+
+class Newton(_Unfused):
+    """t_max Newton steps on the dual; the backward is the gradient of the limit (`ops.sinkhorn.newton`).
+
+    In fp64: where logits lie far apart, which steps are taken, and with them an unfinished result, hangs on rounding.
+    """
+
+    algorithm = "newton"
+    least = torch.float64
+
+    @property
+    def flops(self) -> int:
+        # P^T P, an LU of n - 1, and four softmaxes (P, its columns, two candidates).
+        return self.config.t_max * (2 * self.streams**3 + 2 * (self.streams - 1) ** 3 // 3 + 20 * self.streams**2)
