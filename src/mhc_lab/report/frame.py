@@ -140,6 +140,8 @@ def load(results: Path, study: str) -> Study:
     spec = read_json(folder / "study.json") if study in known else None
     if spec is None:
         raise LabError(f"no study '{study}' in {results}; {nearest(study, known)}")
+    if spec.get("kind") == "sweep":
+        raise LabError(f"study '{study}' is a sweep: export it by itself, mhc-lab export {study}")
     if any("baseline" not in row for row in spec["rows"]):
         raise LabError(f"study '{study}' was made by an earlier mhc-lab: repeat its command, {spec['command']} --keep")
     rows = {row["row"]: row for row in spec["rows"]}

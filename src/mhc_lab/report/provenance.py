@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +39,7 @@ def provenance(study: Study, export_command: str = "") -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": study.spec["overrides"],
         "git": git_state(Path(mhc_lab.__file__).parent),
-        "versions": _versions(),
+        "versions": versions(),
         "machine": machine() | {"devices": sorted(ended["device"].dropna().unique())},
         "environments": _environments(ended),
         "corpus_fingerprints": sorted(ended["corpus_fingerprint"].dropna().unique()),
@@ -50,6 +51,26 @@ def provenance(study: Study, export_command: str = "") -> dict[str, Any]:
                 for seed, run_id in study.row_cells(row["row"])[["seed", "run_id"]].itertuples(index=False)
             }
             for row in study.spec["rows"]
+        },
+    }
+
+
+def origin(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where runs come from that are no grid's: as in `provenance`, from their records."""
+    environments = Counter(
+        tuple((record.get("environment") or {}).get(key) for key in ENVIRONMENT) for record in records
+    )
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": git_state(Path(mhc_lab.__file__).parent),
+        "versions": versions(),
+        "machine": machine(),
+        "environments": [
+            dict(zip(ENVIRONMENT, values, strict=True)) | {"runs": runs} for values, runs in environments.items()
+        ],
+        **{
+            f"{key}s": sorted({str(record[key]) for record in records if record.get(key)})
+            for key in ("corpus_fingerprint", "code_fingerprint")
         },
     }
 
@@ -111,7 +132,7 @@ def _environments(cells: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(ENVIRONMENT, values, strict=True)) | {"runs": runs} for values, runs in counts.items()]
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for package in PACKAGES:
         try:

@@ -71,7 +71,7 @@ class RowStyle:
 def row_styles(study: Study) -> dict[str, RowStyle]:
     """Of every row: marker and hue are its variant's; the rows of one variant differ in shade, line and fill."""
     styles = {}
-    variants = _variants([row["variant"] for row in study.rows])
+    variants = variant_looks([row["variant"] for row in study.rows])
     count: dict[str, int] = {}
     for row in study.rows:
         if row["control"]:
@@ -158,7 +158,7 @@ def png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _variants(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+def variant_looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Hue and marker of every variant: for one's own, a free one, found from its name so that it is mostly the same
     in another study too."""
     found = dict(_VARIANTS)
