@@ -95,6 +95,7 @@ def test_ablate_hands_on_what_was_given(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "dry_run": True,
         "rerun": True,
         "keep": False,
+        "tuned": None,
     }
 
 

@@ -8,6 +8,7 @@
 - checkpoint.pt: final weights, loadable with weights_only
 - mlflow.json: what the tracking server has of it
 - log.txt: what the process printed
+- question.json, verdict.json: at a validation, between a run that may be pruned and its worker
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
 
-Status = Literal["finished", "diverged", "failed", "killed"]
-ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; failed and killed are run again
+Status = Literal["finished", "diverged", "pruned", "failed", "killed"]
+ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; the others are run again where one is asked for
 
 
 class RunFolder:
@@ -45,6 +46,8 @@ class RunFolder:
         self.checkpoint_file = self.path / "checkpoint.pt"
         self.mlflow_file = self.path / "mlflow.json"
         self.log_file = self.path / "log.txt"
+        self.question_file = self.path / "question.json"
+        self.verdict_file = self.path / "verdict.json"
 
     @property
     def run_id(self) -> str:
@@ -88,10 +91,32 @@ class RunFolder:
         """Forget a former attempt; config and plugin stay, and where the run is mirrored."""
         for file in (self.metrics_file, self.gains_file, self.record_file, self.checkpoint_file):
             file.unlink(missing_ok=True)
+        self.end_questions()
         with FileLock(self.path / "mlflow.lock"):
             mirrored = read_json(self.mlflow_file)
             if mirrored is not None:  # another attempt is another MLflow run
                 write_json(self.mlflow_file, {**mirrored, "attempt": uuid.uuid4().hex})
+
+    def ask(self, step: int, val_loss: float) -> None:
+        """Of a run that may be pruned: this is where it stands, shall it go on?"""
+        write_json(self.question_file, {"step": step, "val_loss": val_loss})
+
+    def question(self) -> tuple[int, float] | None:
+        """The step and validation loss of the last question."""
+        asked = read_json(self.question_file)
+        return None if asked is None else (int(asked["step"]), float(asked["val_loss"]))
+
+    def answer(self, step: int, stop: bool) -> None:
+        write_json(self.verdict_file, {"step": step, "stop": stop})
+
+    def verdict(self, step: int) -> bool | None:
+        """Whether the run is to stop at `step`; None while nobody has said so."""
+        given = read_json(self.verdict_file)
+        return bool(given["stop"]) if given is not None and given["step"] == step else None
+
+    def end_questions(self) -> None:
+        self.question_file.unlink(missing_ok=True)
+        self.verdict_file.unlink(missing_ok=True)
 
     def write_record(self, record: dict[str, Any]) -> None:
         write_json(self.record_file, record)

@@ -8,7 +8,8 @@ from rich.console import Console
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import write_json
 from mhc_lab.study import engine
-from mhc_lab.study.engine import StudyInterrupted, ablate
+from mhc_lab.study.engine import ablate
+from mhc_lab.study.holding import StudyInterrupted
 from mhc_lab.study.plan import plan
 
 

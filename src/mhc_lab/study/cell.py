@@ -20,19 +20,26 @@ from mhc_lab.run_folder import RunFolder, Status
 from mhc_lab.study import child
 
 _POLL_SECONDS = 0.1
+_JUDGE_SECONDS = 0.02  # a run that asks stands still until it has its answer
 _LOCK_SECONDS = 5
 _OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|bad_alloc|can't allocate memory|Cannot allocate", re.IGNORECASE)
 _TAIL_BYTES = 4000
+
+
+Judge = Callable[[int, float], bool]  # step and validation loss -> whether the run is to be pruned there
 
 
 class Stopped(Exception):
     """The worker was told to stop; the run, if it had begun, is recorded as killed."""
 
 
-def run_cell(folder: RunFolder, target: str, stopping: Callable[[], bool]) -> dict[str, Any]:
+def run_cell(
+    folder: RunFolder, target: str, stopping: Callable[[], bool], judge: Judge | None = None
+) -> dict[str, Any]:
     """The record of a run: found where it has a result, else made in a child process.
 
-    A folder that another process works on is waited for. Raises Stopped once `stopping()`.
+    A folder that another process works on is waited for. With `judge`, the `target` asks at its validations whether to
+    go on. Raises Stopped once `stopping()`.
     """
     while True:
         if stopping():
@@ -46,7 +53,7 @@ def run_cell(folder: RunFolder, target: str, stopping: Callable[[], bool]) -> di
         except Timeout:
             time.sleep(_POLL_SECONDS)
             continue
-        record = _attempt(folder, target, stopping)
+        record = _attempt(folder, target, stopping, judge)
         if record is not None:
             return record
 
@@ -97,19 +104,26 @@ def _corpus(config: RunConfig) -> str | None:
         return None
 
 
-def _attempt(folder: RunFolder, target: str, stopping: Callable[[], bool]) -> dict[str, Any] | None:
+def _attempt(
+    folder: RunFolder, target: str, stopping: Callable[[], bool], judge: Judge | None
+) -> dict[str, Any] | None:
     """Run once. None where another process took the folder first."""
     started = datetime.datetime.now(datetime.UTC)
     kills = _kernel_kills()
     log_start = folder.log_file.stat().st_size if folder.log_file.is_file() else 0
     process = child.start(folder, target)
-    code = None
+    code, answered = None, 0
     while code is None:
-        code = process.wait(_POLL_SECONDS)
+        code = process.wait(_POLL_SECONDS if judge is None else _JUDGE_SECONDS)
         if code is None and stopping():
             process.kill()
             record_end(folder, "killed", "interrupted", started)
             raise Stopped
+        question = None if judge is None or code is not None else folder.question()
+        if judge is not None and question is not None and question[0] > answered:
+            folder.answer(question[0], judge(*question))
+            answered = question[0]
+    folder.end_questions()
     if folder.record() is None and code != child.EXIT_BUSY:
         reason = _reason(code, _tail(folder.log_file, log_start), _kernel_kills() > kills)
         record_end(folder, "failed", reason, started)

@@ -27,6 +27,7 @@ from mhc_lab.run_folder import RunFolder
 
 # Called with the RunFolder. It writes the record; a LabError caused by the folder's lock says that it is held.
 DEFAULT_TARGET = "mhc_lab.training.run:run"
+JUDGED_TARGET = "mhc_lab.training.run:run_judged"  # that of a sweep which prunes
 EXIT_BUSY = 75
 
 _MLFLOW_STORE = (
@@ -57,7 +58,7 @@ def start(folder: RunFolder, target: str) -> Child:
 def preload(target: str, *, mlflow: bool) -> None:
     """Have the server that single-device runs are forked from import what they need; before the first run."""
     modules = [__name__, target.partition(":")[0]]
-    if target == DEFAULT_TARGET:
+    if target in (DEFAULT_TARGET, JUDGED_TARGET):
         modules = ["lightning", *modules, "mhc_lab.ops.warmed"]
     if mlflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would start a thread before the fork

@@ -10,10 +10,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
 
 import optuna
 from filelock import Timeout
@@ -23,15 +22,16 @@ from mhc_lab.command import command_line
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError, RunsFailed
-from mhc_lab.run_folder import RunFolder, runs_dir
+from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.folder import StudyFolder
+from mhc_lab.study.holding import alone, concluded
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.plan import cell_state, plan
 from mhc_lab.study.progress import Display, first_line
 from mhc_lab.study.pull import give_up
 from mhc_lab.study.signals import interruptible, undisturbed
-from mhc_lab.study.spec import Cell, Grid, load_grid
+from mhc_lab.study.spec import Cell, Grid, Tuned, load_grid
 from mhc_lab.study.storage import (
     DEFAULT_STORAGE,
     StudyStorage,
@@ -44,12 +44,6 @@ from mhc_lab.study.storage import (
 )
 
 _POLL_SECONDS = 0.2
-
-
-class StudyInterrupted(LabError):
-    """The user stopped the study: the shell's exit code for Ctrl-C."""
-
-    exit_code = 130
 
 
 def ablate(
@@ -66,13 +60,15 @@ def ablate(
     dry_run: bool = False,
     rerun: bool = False,
     keep: bool = False,
+    tuned: str | None = None,
     command: str | None = None,
 ) -> Path:
     """Run what a grid lacks, time its rows, print its table and write it into the study's folder, which is returned.
 
     `overrides` are shared by all rows. `storage` is an Optuna URL, by default a sqlite file under `results`.
-    `rerun` runs results of other code again, `keep` takes them as they are. `dry_run` prints what would be done.
-    `command` is what a user repeats, by default this process's command line.
+    `tuned` names a sweep of the same `results`, whose best point each row takes. `rerun` runs results of other code
+    again, `keep` takes them as they are. `dry_run` prints what would be done. `command` is what a user repeats, by
+    default this process's command line.
 
     Raises LabError for bad input, RunsFailed where cells have no result (after the table is written), and
     StudyInterrupted on Ctrl-C and SIGTERM: the same command then goes on.
@@ -80,7 +76,7 @@ def ablate(
     shared = [*overrides]
     shared += [f"launcher.workers={workers}"] if workers is not None else []
     shared += [f"tracking.uri={tracking_uri}"] if tracking_uri is not None else []
-    loaded = load_grid(grid, seeds, shared, config_dir)
+    loaded = load_grid(grid, seeds, shared, config_dir, _tuned(tuned, results))
     folder = StudyFolder(results, study or loaded.name)
     folder.check(loaded)
     config = loaded.row(loaded.baseline).config
@@ -88,40 +84,34 @@ def ablate(
     if dry_run:
         plan(loaded, folder, len(places)).print()
         return folder.path
-    with interruptible(), _alone(folder):
+    with interruptible(), alone(folder), concluded(folder, config.tracking) as ending:
         command = command or command_line()
-        status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
-        artifacts: list[Path] = []
-        try:
-            with _kernels_for_timing(config, folder):
-                failures = run_cells(
-                    loaded,
-                    folder,
-                    places,
-                    storage=storage,
-                    rerun=rerun,
-                    keep=keep,
-                    command=command,
-                    target=DEFAULT_TARGET,
-                )
-            if any(folder.run(cell.run_id).ended() for cell in loaded.cells):
-                _time_rows(folder, places[0])
-                artifacts = _report(folder, command)
-            status = "FAILED" if failures else "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise StudyInterrupted("interrupted: nothing finished is lost; repeat the same command to go on") from None
-        except LabError:
-            status = None  # refused before anything ran: what is tracked of the study still holds
-            raise
-        finally:
-            if status is not None and config.tracking.backend == "mlflow":
-                from mhc_lab.tracking import mlflow
-
-                mlflow.end_study(results, folder.name, config.tracking, status, artifacts)
+        with _kernels_for_timing(config, folder):
+            failures = run_cells(
+                loaded,
+                folder,
+                places,
+                storage=storage,
+                rerun=rerun,
+                keep=keep,
+                command=command,
+                target=DEFAULT_TARGET,
+            )
+        if any(folder.run(cell.run_id).ended() for cell in loaded.cells):
+            time_rows(folder, places[0])
+            ending.artifacts = _report(folder, command)
+        ending.status = "FAILED" if failures else "FINISHED"
     if failures:
         raise RunsFailed("\n".join(failures))
     return folder.path
+
+
+def _tuned(sweep: str | None, results: Path) -> Tuned | None:
+    if sweep is None:
+        return None
+    from mhc_lab.study.outcome import best_by
+
+    return Tuned(sweep, *best_by(StudyFolder(results, sweep)))
 
 
 def run_cells(
@@ -140,10 +130,11 @@ def run_cells(
     `target` is the "module:function" that a child process calls with its RunFolder.
     """
     outdated = _outdated(grid, folder, rerun=rerun, keep=keep)
-    url = resolve(_storage(folder, storage), folder.results)
+    kept = stored_storage(folder, storage)
+    url = resolve(kept, folder.results)
     study_storage = _open_storage(grid, folder, url)
     optuna_study = study_storage.create()
-    folder.write(grid, storage=without_password(_storage(folder, storage)), command=command)
+    folder.write(grid, storage=without_password(kept), command=command)
     for run in outdated:
         _forget(run)
     missing = [cell for cell in grid.cells if not folder.run(cell.run_id).ended()]
@@ -186,7 +177,7 @@ def enqueue(storage: StudyStorage, study: optuna.Study, missing: Sequence[Cell])
                 study.enqueue_trial({}, user_attrs=attributes)
 
 
-def _storage(folder: StudyFolder, given: str | None) -> str:
+def stored_storage(folder: StudyFolder, given: str | None) -> str:
     """The storage as study.json holds it: the one given, else the study's, else the default."""
     if given is not None:
         without_password(given)  # refuses what is no URL
@@ -288,7 +279,7 @@ def _kernels_for_timing(config: RunConfig, folder: StudyFolder) -> AbstractConte
     return in_background()
 
 
-def _time_rows(folder: StudyFolder, place: Slot) -> None:
+def time_rows(folder: StudyFolder, place: Slot) -> None:
     """The timing pass, in a process of its own with nothing beside it."""
     if folder.timed():
         return
@@ -315,24 +306,3 @@ def _report(folder: StudyFolder, command: str) -> list[Path]:
         if path.suffix not in (".svg", ".png"):
             print(path)
     return exported.paths
-
-
-@contextmanager
-def _alone(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study: two commands that queue cells of one study would close each other's."""
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        runs_dir(folder.results).mkdir(parents=True, exist_ok=True)
-        lock = folder.lock()
-        lock.acquire()
-    except OSError as error:
-        if isinstance(error, Timeout):
-            raise LabError(
-                f"study '{folder.name}' is being run by another command; "
-                f"to add workers to it, use: mhc-lab worker {folder.name}"
-            ) from error
-        raise LabError(f"{folder.path}: cannot be written: {error.strerror}; choose another --results") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -17,6 +17,7 @@ from mhc_lab.errors import LabError, nearest
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
 from mhc_lab.study.spec import Grid, Row
+from mhc_lab.study.sweep_file import SweepSpec, resolve_sweep
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -53,6 +54,8 @@ class StudyFolder:
         stored = read_json(self.study_file)
         if stored is None:
             return
+        if stored.get("kind") == "sweep":
+            raise LabError(f"study '{self.name}' is a sweep: choose another name with --study NAME")
         if Path(stored["grid"]).stem != grid.name:
             raise LabError(
                 f"study '{self.name}' holds the grid {stored['grid']}: choose another name with --study NAME"
@@ -98,6 +101,41 @@ class StudyFolder:
             "cells": ordered,
             "timing_config": timing,
         }
+        self._write(content)
+
+    def is_sweep(self) -> bool:
+        """Whether the study is a sweep; LabError for an unknown study."""
+        return bool(self.content().get("kind") == "sweep")
+
+    def write_sweep(self, spec: SweepSpec, *, storage: str, command: str, keep: bool) -> None:
+        """Write study.json of a sweep: what workers, here or elsewhere, resolve again."""
+        stored = read_json(self.study_file)
+        content = {
+            "study": self.name,
+            "kind": "sweep",
+            "sweep": spec.origin,
+            "title": spec.title,
+            "command": command,
+            "created": stored["created"] if stored else datetime.datetime.now(datetime.UTC).isoformat(),
+            "storage": storage,
+            "config_dir": None if spec.config_dir is None else str(spec.config_dir.absolute()),
+            "keep": keep,
+            "spec": dict(spec.content),
+        }
+        self._write(content)
+
+    def sweep(self) -> SweepSpec:
+        """The sweep as study.json holds it."""
+        content = self.content()
+        return resolve_sweep(
+            content["spec"],
+            name=self.name,
+            origin=content["sweep"],
+            where=str(self.study_file),
+            config_dir=None if content["config_dir"] is None else Path(content["config_dir"]),
+        )
+
+    def _write(self, content: dict[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.study_file, content)

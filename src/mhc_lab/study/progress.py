@@ -48,12 +48,16 @@ class Display:
 
     def ended(self, cell: Cell, record: dict[str, Any]) -> None:
         """Count a cell and print its line."""
+        failed = record["status"] in ("failed", "killed")
+        self.count(f"{cell.row} seed {cell.seed}", outcome(record), record["seconds"], failed=failed)
+
+    def count(self, label: str, ending: str, seconds: float, *, failed: bool) -> None:
+        """Count what ended, and print its line."""
         self._done += 1
-        self._failed += record["status"] in ("failed", "killed")
+        self._failed += failed
         self._progress.update(self._task, completed=self._done, failed=self._failed)
         width = len(str(self._total))
-        place = f"[{self._done:>{width}}/{self._total}]"
-        self.say(f"{place} {cell.row} seed {cell.seed}  {outcome(record)}  ({record['seconds']:.1f} s)")
+        self.say(f"[{self._done:>{width}}/{self._total}] {label}  {ending}  ({seconds:.1f} s)")
 
 
 def outcome(record: dict[str, Any]) -> str:

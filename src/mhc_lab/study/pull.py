@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -17,7 +19,15 @@ from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder, runs_dir
 from mhc_lab.study import child
 from mhc_lab.study.cell import Stopped, record_end, run_cell
-from mhc_lab.study.storage import MAX_RETRIES, StaleTrial, StudyStorage, each_run, process_name, trials
+from mhc_lab.study.storage import (
+    MAX_RETRIES,
+    NothingWaits,
+    StaleTrial,
+    StudyStorage,
+    each_run,
+    process_name,
+    trials,
+)
 
 _IDLE_SECONDS = 0.5
 
@@ -26,6 +36,14 @@ _log = logging.getLogger(__name__)
 
 class RunFailed(Exception):
     """The run has no value to tell: its trial fails, the worker goes on."""
+
+
+class Objective(Protocol):
+    """What a worker does with a trial it has taken. `returned`: not in the middle of one."""
+
+    returned: bool
+
+    def __call__(self, trial: optuna.Trial) -> float | Sequence[float]: ...
 
 
 class GridObjective:
@@ -74,7 +92,7 @@ def pull(
     target: str = child.DEFAULT_TARGET,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Work for the study `name` until nothing of it waits or runs, or `stopping()`.
+    """Work for the grid `name` until nothing of it waits or runs, or `stopping()`.
 
     `url` is its Optuna storage; `interval` and `grace` are the heartbeat's, in seconds.
     """
@@ -84,7 +102,11 @@ def pull(
     for run_id in itertools.islice(each_run(study, TrialState.WAITING), 1):  # all have one tracking
         tracking = RunFolder(runs_dir(results) / run_id).config().tracking
         child.preload(target, mlflow=tracking.backend == "mlflow")
-    objective = GridObjective(storage, results, target, stopping)
+    work_off(study, storage, GridObjective(storage, results, target, stopping), stopping)
+
+
+def work_off(study: optuna.Study, storage: StudyStorage, objective: Objective, stopping: Callable[[], bool]) -> None:
+    """Take one trial after the other until none waits or runs, or `stopping()`."""
     while not stopping():
         with storage.taking():
             storage.reap(study)
@@ -106,9 +128,10 @@ def give_up(results: Path) -> StaleTrial:
     return exhausted
 
 
-def _take(study: optuna.Study, objective: GridObjective) -> None:
+def _take(study: optuna.Study, objective: Objective) -> None:
     try:
-        study.optimize(objective, n_trials=1, catch=(RunFailed, Stopped))
+        with contextlib.suppress(NothingWaits):
+            study.optimize(objective, n_trials=1, catch=(RunFailed, Stopped))
     except (ValueError, UpdateFinishedTrialError):
         if not objective.returned:
             raise

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhc_lab.config.compose import compose, options, read_yaml
+from mhc_lab.config.compose import compose, default_option, find_file, options, read_yaml
 from mhc_lab.config.run_id import run_id
-from mhc_lab.config.schema import MAX_SEED, RunConfig
+from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, nearest
+from mhc_lab.study.keys import known_keys, override_list, refuse_seed, seed_list
+from mhc_lab.study.space import Point, override
 
 _GRID_KEYS = ("title", "baseline", "seeds", "overrides", "rows")
 _ROW_KEYS = ("overrides", "baseline", "paper_loss_gap")
@@ -45,6 +46,15 @@ class Row:
 
     def with_seed(self, seed: int) -> RunConfig:
         return dataclasses.replace(self.config, seed=seed)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a sweep found best for each value of the setting that it tunes apart (`by`): the other settings."""
+
+    sweep: str
+    by: str
+    best: Mapping[Any, Point]
 
 
 @dataclass(frozen=True)
@@ -83,21 +93,25 @@ def load_grid(
     seeds: Sequence[int] | None = None,
     shared_overrides: Sequence[str] = (),
     config_dir: Path | None = None,
+    tuned: Tuned | None = None,
 ) -> Grid:
     """Resolve a grid of conf/grid, or a file of one's own.
 
-    `seeds` replace those of the file; `shared_overrides` come after the file's, and a row's own win over both.
+    `seeds` replace those of the file; `shared_overrides` come after the file's, and a row's own win over both. `tuned`
+    gives each row what a sweep found best for it, which the row's own keys win over too.
     Raises LabError for anything wrong in the file, the overrides or the seeds.
     """
-    file = _find(name_or_path, config_dir)
+    file = find_file(name_or_path, options("grid", config_dir), "grid")
     content = read_yaml(file)
-    _known_keys(content, _GRID_KEYS, str(file))
-    shared = (*_overrides(content.get("overrides"), f"{file}: overrides"), *shared_overrides)
-    for override in shared:
-        _refuse_seed(override)
-    chosen_seeds = _seeds(list(seeds) if seeds is not None else content.get("seeds"), file)
+    known_keys(content, _GRID_KEYS, str(file))
+    shared = (*override_list(content.get("overrides"), f"{file}: overrides"), *shared_overrides)
+    for text in shared:
+        refuse_seed(text)
+    chosen_seeds = seed_list(list(seeds) if seeds is not None else content.get("seeds"), str(file))
     baseline = content.get("baseline")
     rows = _rows(content.get("rows"), str(baseline), shared, file, config_dir)
+    if tuned is not None:
+        rows = tuple(_tuned(row, tuned, shared, file, config_dir) for row in rows)
     names = [row.name for row in rows]
     if baseline in names and next(row for row in rows if row.name == baseline).baseline != baseline:
         raise LabError(f"{file}: baseline '{baseline}' names a baseline of its own: remove it from the row")
@@ -117,22 +131,36 @@ def load_grid(
     )
 
 
-def _find(name_or_path: str, config_dir: Path | None) -> Path:
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path).expanduser()
-        if not path.is_file():
-            raise LabError(f"{name_or_path}: no such grid file")
-        return path
-    known = options("grid", config_dir)
-    if name_or_path not in known:
-        raise LabError(f"no grid '{name_or_path}'; {nearest(name_or_path, known)}")
-    return known[name_or_path]
-
-
 def _rows(content: Any, baseline: str, shared: Sequence[str], file: Path, config_dir: Path | None) -> tuple[Row, ...]:
     if not isinstance(content, dict) or not content:
         raise LabError(f"{file}: rows must be a mapping of at least one row, name: {{overrides: [...]}}")
     return tuple(_row(name, value, baseline, shared, file, config_dir) for name, value in content.items())
+
+
+def _tuned(row: Row, tuned: Tuned, shared: Sequence[str], file: Path, config_dir: Path | None) -> Row:
+    """The row with what the sweep found best for its value of the sweep's `by`."""
+    value = _chosen(tuned.by, row, shared, config_dir)
+    if value not in tuned.best:
+        known = ", ".join(map(str, tuned.best))
+        raise LabError(
+            f"{file}: row '{row.name}': the sweep '{tuned.sweep}' has no finished trial with "
+            f"{override(tuned.by, value)} (it has {known}): add it to its choices, or leave the row out"
+        )
+    own = (*(override(key, found) for key, found in tuned.best[value].items()), *row.overrides)
+    try:
+        config = compose(own, shared=shared, config_dir=config_dir)
+    except LabError as error:
+        raise LabError(f"{file}: row '{row.name}', tuned by '{tuned.sweep}': {error}") from error
+    return dataclasses.replace(row, overrides=own, config=config)
+
+
+def _chosen(key: str, row: Row, shared: Sequence[str], config_dir: Path | None) -> Any:
+    """A row's option of a group, or its value of a setting."""
+    group, dot, name = key.partition(".")
+    if dot:
+        return getattr(getattr(row.config, group), name)
+    given = [text.partition("=") for text in (*shared, *row.overrides)]
+    return next((value for text, _, value in reversed(given) if text == key), default_option(key, config_dir))
 
 
 def _check_baselines(rows: Sequence[Row], file: Path) -> None:
@@ -161,13 +189,13 @@ def _row(name: Any, content: Any, baseline: str, shared: Sequence[str], file: Pa
     where = f"{file}: row '{name}'"
     if not isinstance(content, dict):
         raise LabError(f"{where}: must be a mapping such as {{overrides: [residual=mhc]}}")
-    _known_keys(content, _ROW_KEYS, where)
-    own = _overrides(content.get("overrides"), f"{where}: overrides")
+    known_keys(content, _ROW_KEYS, where)
+    own = override_list(content.get("overrides"), f"{where}: overrides")
     gap = content.get("paper_loss_gap")
     if gap is not None and (isinstance(gap, bool) or not isinstance(gap, int | float)):
         raise LabError(f"{where}: paper_loss_gap must be a number, not {gap!r}")
-    for override in own:
-        _refuse_seed(override)
+    for text in own:
+        refuse_seed(text)
     try:
         config = compose(own, shared=shared, config_dir=config_dir)
     except LabError as error:
@@ -180,34 +208,3 @@ def _cell(row: Row, seed: int) -> Cell:
     config = row.with_seed(seed)
     fingerprint = corpus_fingerprint(config)
     return Cell(row.name, seed, config, run_id(config, fingerprint), fingerprint)
-
-
-def _seeds(seeds: Any, file: Path) -> tuple[int, ...]:
-    if not isinstance(seeds, list) or not seeds:
-        raise LabError(f"{file}: seeds must be a list of at least one seed; give --seeds 0,1,2,3,4")
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-            raise LabError(f"seed {seed!r}: seeds are whole numbers from 0 to {MAX_SEED}")
-    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
-    if twice is not None:
-        raise LabError(f"seed {twice} is given twice: each seed is one run a row")
-    return tuple(seeds)
-
-
-def _overrides(content: Any, where: str) -> tuple[str, ...]:
-    if content is None:
-        return ()
-    if not isinstance(content, list) or not all(isinstance(override, str) for override in content):
-        raise LabError(f"{where} must be a list of group=option or a.b=value")
-    return tuple(content)
-
-
-def _refuse_seed(override: str) -> None:
-    if override.partition("=")[0] == "seed":
-        raise LabError(f"{override}: the seeds of a grid are given with --seeds, or in its file as seeds: [...]")
-
-
-def _known_keys(content: dict[str, Any], known: Sequence[str], where: str) -> None:
-    for key in content:
-        if key not in known:
-            raise LabError(f"{where}: no key '{key}'; {nearest(str(key), known)}")

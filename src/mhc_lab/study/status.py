@@ -9,6 +9,7 @@ from filelock import Timeout
 from rich.console import Console
 from rich.table import Table
 
+from mhc_lab.report.sweep.data import value_text
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.progress import first_line
@@ -20,8 +21,8 @@ def state(folder: RunFolder) -> tuple[str, str]:
     """One of STATES, and the reason where there is one. A killed run waits to be run again."""
     record = folder.record()
     if record is not None:
-        if record["status"] == "killed":
-            return "waiting", f"killed: {first_line(record['reason'])}"
+        if record["status"] in ("killed", "pruned"):  # pruned by a sweep: to a grid it is not done
+            return "waiting", f"{record['status']}: {first_line(record['reason'])}"
         return record["status"], first_line(record["reason"])
     if not (folder.path / "run.lock").exists():
         return "waiting", ""
@@ -40,6 +41,9 @@ def status(results: Path, study: str, console: Console | None = None) -> None:
     console = console or Console(soft_wrap=True, highlight=False)
     folder = StudyFolder(results, study)
     content = folder.content()
+    if folder.is_sweep():
+        _sweep_status(folder, console)
+        return
     table = Table(title=f"{study}: {content['title']}", title_justify="left")
     table.add_column("row", overflow="fold")
     for head in STATES:
@@ -59,6 +63,27 @@ def status(results: Path, study: str, console: Console | None = None) -> None:
     console.print(", ".join(f"{totals[where]} {where}" for where in STATES if totals[where]), markup=False)
     if totals["failed"] or (totals["waiting"] and not totals["running"]):
         console.print(f"to go on, repeat: {content['command']}", markup=False)
+
+
+def _sweep_status(folder: StudyFolder, console: Console) -> None:
+    """A line a state of a sweep's trials, and the best so far; read from its storage."""
+    from mhc_lab.study.outcome import read_sweep
+
+    sweep = read_sweep(folder)
+    console.print(f"{sweep.name}: {sweep.title}", markup=False)
+    console.print(f"{sweep.budget} trials: {sweep.state_words()}", markup=False)
+    for trial in sweep.trials:
+        if trial.state == "failed":
+            console.print(f"trial {trial.number} failed: {first_line(trial.reason)}", markup=False)
+    if sweep.ranked:
+        best = sweep.ranked[0]
+        point = ", ".join(f"{key}={value_text(value)}" for key, value in best.params.items())
+        assert best.values is not None
+        console.print(
+            f"best: trial {best.number}, {sweep.objectives[0].name} {best.values[0]:.4f}, {point}", markup=False
+        )
+    if any(trial.state == "waiting" for trial in sweep.trials):
+        console.print(f"to go on, repeat: {sweep.command}", markup=False)
 
 
 def _reasons(found: list[tuple[int, str, str]]) -> list[str]:

@@ -7,10 +7,12 @@ import copy
 import datetime
 import os
 import socket
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy.exc
@@ -22,21 +24,31 @@ from sqlalchemy.engine import make_url
 
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import runs_dir
+from mhc_lab.study.patient import PatientStorage
 
 # As study.json holds it: the results folder may be moved, and is kept in git.
 DEFAULT_STORAGE = "sqlite:///{results}/runs/studies.db"
 MAX_RETRIES = 2
 
+_CONNECT_SECONDS = 5
+_CONNECT_PAUSES = (0.5, 1.5)  # seconds between attempts
+
 _HIDDEN = "***"  # what SQLAlchemy writes for a password
+
+
+class NothingWaits(Exception):
+    """Another worker took the last trial of the queue."""
+
 
 StaleTrial = Callable[["optuna.Study", FrozenTrial], None]
 
 
 def resolve(storage: str, results: Path) -> str:
-    """The URL to connect to, from the form that study.json holds."""
+    """The URL to connect to, from the form that study.json holds; psycopg is the driver where none is named."""
     if f":{_HIDDEN}@" in storage:
         raise LabError(f"{storage}: the password is not kept with the study; give the whole URL with --storage")
-    return storage.replace("{results}", str(results))
+    scheme, colon, rest = storage.replace("{results}", str(results)).partition(":")
+    return f"{'postgresql+psycopg' if scheme in ('postgresql', 'postgres') else scheme}{colon}{rest}"
 
 
 def absolute(storage: str) -> str:
@@ -80,31 +92,48 @@ class StudyStorage:
         try:
             if sqlite:
                 runs_dir(results).mkdir(parents=True, exist_ok=True)
-            self._storage = RDBStorage(
-                url,
-                # sqlite: how long a writer waits for another; elsewhere a server may have closed an idle connection.
-                engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True},
-                heartbeat_interval=interval,
-                grace_period=grace,
-                heartbeat_stale_trial_callback=self._requeue,
+            self._storage = _connected(
+                lambda: PatientStorage(
+                    url,
+                    engine_kwargs=_engine_arguments(url),
+                    heartbeat_interval=interval,
+                    grace_period=grace,
+                    heartbeat_stale_trial_callback=self._requeue,
+                )
             )
         except OSError as error:
             raise LabError(
                 f"{runs_dir(results)}: cannot be written: {error.strerror}; choose another --results"
             ) from error
         except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-            raise LabError(f"--storage {without_password(url)}: {str(error).splitlines()[0]}") from error
+            # The driver's first line may end in a colon; its reason stands in one of the next.
+            why = " ".join(str(error).split())[:200]
+            raise LabError(f"--storage {without_password(url)}: cannot be reached: {why}") from error
         self.name = name
 
-    def create(self) -> optuna.Study:
-        """The study, made if need be. By one process before the workers: fresh sqlite files bear no crowd."""
-        return optuna.create_study(storage=self._storage, study_name=self.name, load_if_exists=True)
+    def create(self, objectives: Sequence[str] = ()) -> optuna.Study:
+        """The study, made if need be. By one process before the workers: fresh sqlite files bear no crowd.
+
+        `objectives` are the metrics of a sweep, all minimised; a grid has one value a trial.
+        """
+        study = optuna.create_study(
+            storage=self._storage,
+            study_name=self.name,
+            load_if_exists=True,
+            directions=["minimize"] * max(1, len(objectives)),
+        )
+        if objectives:
+            study.set_metric_names(list(objectives))
+        return study
 
     def open(self) -> optuna.Study:
+        """The study as workers take from it: `optimize` raises NothingWaits where no trial is queued."""
         try:
-            return optuna.load_study(storage=self._storage, study_name=self.name)
+            return _Queue(storage=self._storage, study_name=self.name)
         except KeyError as error:
-            raise LabError(f"the storage has no study '{self.name}': start it with mhc-lab ablate") from error
+            raise LabError(
+                f"the storage has no study '{self.name}': start it with mhc-lab ablate or mhc-lab sweep"
+            ) from error
 
     def taking(self) -> AbstractContextManager[object]:
         """Held while a trial is taken: on sqlite two workers can otherwise take the same one."""
@@ -142,6 +171,36 @@ class StudyStorage:
         # Its worker died between taking it and signing it, before the first heartbeat.
         assert trial.datetime_start is not None
         return datetime.datetime.now() - trial.datetime_start > self._grace
+
+
+class _Queue(optuna.Study):
+    """Gives what was queued and nothing else: Optuna would make up a trial of its own, beyond the budget, for a worker
+    that another one was quicker than."""
+
+    def _pop_waiting_trial_id(self) -> int:
+        trial_id = super()._pop_waiting_trial_id()
+        if trial_id is None:
+            raise NothingWaits
+        return trial_id
+
+
+def _connected(connect: Callable[[], RDBStorage]) -> RDBStorage:
+    """A server that is just being started gets a few seconds."""
+    for pause in _CONNECT_PAUSES:
+        try:
+            return connect()
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError):
+            time.sleep(pause)
+    return connect()
+
+
+def _engine_arguments(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}  # how long a writer waits for another
+    arguments: dict[str, Any] = {"pool_pre_ping": True}  # a server may have closed an idle connection
+    if url.startswith("postgresql+psycopg:"):
+        arguments["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+    return arguments
 
 
 def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:

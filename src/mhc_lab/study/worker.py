@@ -16,7 +16,6 @@ from types import FrameType
 
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError
-from mhc_lab.run_folder import RunFolder, runs_dir
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.signals import handlers
 
@@ -32,21 +31,22 @@ def work(
     grace: int | None = None,
     target: str = DEFAULT_TARGET,
 ) -> None:
-    """Run cells of a study that `ablate` has begun, here or on another machine, until none is left.
+    """Run cells or trials of a study that `ablate` or `sweep` has begun, here or elsewhere, until none is left.
 
     `storage` is the Optuna URL, by default that of the study; `interval` and `grace` are the heartbeat's, in seconds,
     by default the study's. SIGTERM and Ctrl-C end it: the run it has in hand is recorded as killed, and queued again.
     Raises LabError for an unknown study.
     """
     from mhc_lab.study.folder import StudyFolder
-    from mhc_lab.study.pull import pull
     from mhc_lab.study.storage import resolve
 
     code_fingerprint()  # of the code as it is now: runs are forked from it, whatever is edited meanwhile
-    content = StudyFolder(results, study).content()
+    folder = StudyFolder(results, study)
+    content = folder.content()
+    spec = folder.sweep() if folder.is_sweep() else None
     url = resolve(storage or content["storage"], results)
     if interval is None or grace is None:
-        launcher = RunFolder(runs_dir(results) / content["cells"][0]["run_id"]).config().launcher
+        launcher = (spec.base if spec else folder.run(content["cells"][0]["run_id"]).config()).launcher
         interval, grace = interval or launcher.heartbeat_interval, grace or launcher.heartbeat_grace
     stop = threading.Event()
 
@@ -54,6 +54,23 @@ def work(
         stop.set()
 
     with handlers({signal.SIGTERM: told, signal.SIGINT: told}):
+        if spec is not None:
+            from mhc_lab.study.trial import pull_trials
+
+            pull_trials(
+                spec,
+                results,
+                study,
+                url,
+                interval=interval,
+                grace=grace,
+                target=target,
+                keep=bool(content["keep"]),
+                stopping=stop.is_set,
+            )
+            return
+        from mhc_lab.study.pull import pull
+
         pull(results, study, url, interval=interval, grace=grace, target=target, stopping=stop.is_set)
 
 

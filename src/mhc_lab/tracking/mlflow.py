@@ -75,17 +75,29 @@ def start_study(
     """
     if tracking.backend == "none":
         return
+    adopt(results, study, tracking, folders, tags)
+    uri = resolve_uri(tracking.uri, results)
+    try:
+        experiment = prepare_store(uri, tracking.experiment, results)
+        parent = study_run(uri, experiment, results, study, study_key(results, study))
+        client(uri).update_run(parent, status="RUNNING")
+    except errors() as error:
+        _warn(uri, error)
+
+
+def adopt(
+    results: Path,
+    study: str,
+    tracking: TrackingConfig,
+    folders: Sequence[RunFolder],
+    tags: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Tell each folder that its run is a child of a study's, with `tags` by run id; nothing is sent."""
     key = study_key(results, study)
     for folder in folders:
         state = _new_state(results, tracking)
         state.study, state.study_key, state.tags = study, key, dict(tags.get(folder.run_id, {}))
         _assign(folder, state)
-    uri = resolve_uri(tracking.uri, results)
-    try:
-        experiment = prepare_store(uri, tracking.experiment, results)
-        client(uri).update_run(study_run(uri, experiment, results, study, key), status="RUNNING")
-    except errors() as error:
-        _warn(uri, error)
 
 
 def end_study(

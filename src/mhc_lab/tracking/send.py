@@ -20,8 +20,14 @@ PARAMS_A_BATCH = 100
 PARAM_LENGTH = 250  # what is longer stands in config.yaml alone
 TAG_LENGTH = 500
 
-# Diverged is a result (tag `diverged`), not a failure.
-MLFLOW_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+# Diverged is a result (tag `diverged`), not a failure; a pruned run (tag `pruned`) was stopped on purpose.
+MLFLOW_STATUS = {
+    "finished": "FINISHED",
+    "diverged": "FINISHED",
+    "pruned": "KILLED",
+    "failed": "FAILED",
+    "killed": "KILLED",
+}
 CUT_OFF = {"status": "killed", "reason": "its process ended without a record"}
 
 
@@ -152,6 +158,7 @@ def _send_end(folder: RunFolder, sent: Sent, uri: str, record: dict[str, Any]) -
     tags = {
         "status": record["status"],
         "diverged": "true" if record["status"] == "diverged" else "false",
+        "pruned": "true" if record["status"] == "pruned" else "",
         "reason": record.get("reason") or "",
         "corpus_fingerprint": record.get("corpus_fingerprint"),
         "code_fingerprint": record.get("code_fingerprint", ""),

@@ -41,6 +41,7 @@ from mhc_lab.training.callbacks.mirror import Mirror
 from mhc_lab.training.callbacks.probes import Probes
 from mhc_lab.training.callbacks.process import Killed, ProcessSettings, interruptible
 from mhc_lab.training.callbacks.progress import ProgressDisplay
+from mhc_lab.training.callbacks.pruning import Pruned, Pruning
 from mhc_lab.training.callbacks.spikes import Spikes
 from mhc_lab.training.callbacks.steps import StepLog
 from mhc_lab.training.clock import StepClock
@@ -56,11 +57,12 @@ REASON_LENGTH = 300
 STOP_SECONDS = 20  # that several processes get to record their end
 
 
-def run(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
+def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> dict[str, Any]:
     """Train the folder's config and return the record that was written.
 
-    A former attempt is forgotten. The record's status is `finished`, `diverged` (a loss was not finite), `failed` (an
-    exception, memory) or `killed` (SIGINT, SIGTERM). Raises LabError, with nothing recorded, for what the user can
+    A former attempt is forgotten. The record's status is `finished`, `diverged` (a loss was not finite), `pruned` (its
+    worker, asked at a validation because the run is `judged`, ended it), `failed` (an exception, memory) or `killed`
+    (SIGINT, SIGTERM). Raises LabError, with nothing recorded, for what the user can
     mend: a corpus or device that is not there, a folder that another process works on.
 
     With several devices this must be the main module's doing, as Lightning starts the other ranks by running
@@ -72,7 +74,7 @@ def run(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
     keep_freed_memory()
     leads = global_rank(config.trainer) == 0
     with _held(folder, leads), _quiet():
-        attempt = _Attempt(folder, config, leads, progress)
+        attempt = _Attempt(folder, config, leads, progress, judged)
         status: Status = "finished"
         reason = None
         try:
@@ -82,12 +84,19 @@ def run(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
             raise
         except Diverged as outcome:
             status, reason = "diverged", str(outcome)
+        except Pruned as outcome:
+            status, reason = "pruned", str(outcome)
         except (Killed, KeyboardInterrupt) as signalled:
             status, reason = "killed", str(signalled) or "interrupted"
         except BaseException as error:
             status, reason = "failed", failure_reason(error)
             traceback.print_exc()
         return attempt.close(status, reason)
+
+
+def run_judged(folder: RunFolder) -> dict[str, Any]:
+    """`run` for a worker that may prune it."""
+    return run(folder, judged=True)
 
 
 def launch(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
@@ -151,11 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Attempt:
     """One try at a run: what it builds, and what it has measured when it ends, however that is."""
 
-    def __init__(self, folder: RunFolder, config: RunConfig, leads: bool, progress: bool) -> None:
+    def __init__(self, folder: RunFolder, config: RunConfig, leads: bool, progress: bool, judged: bool) -> None:
         self.folder = folder
         self.config = config
         self.leads = leads
         self.progress = progress
+        self.judged = judged
         self.measured = Measured(datetime.now(UTC))
         self.trainer: Trainer | None = None
         self._cleared = False
@@ -187,6 +197,8 @@ class _Attempt:
         if not self._cleared and self.folder.ended():
             return build_record(self.folder, self.config, self.measured, status, reason)
         self._clear()
+        if self.leads:
+            self.folder.end_questions()
         failed = status in ("failed", "killed")
         earlier = self.folder.record() if failed else None
         record = earlier or build_record(self.folder, self.config, self.measured, status, reason)
@@ -220,6 +232,8 @@ class _Attempt:
             measured.probes,
             Divergence(),
         ]
+        if self.judged:
+            callbacks.append(Pruning(self.folder, clock))
         if settings.keep_checkpoint == "last":
             callbacks.append(Checkpoint(self.folder))
         if self.config.tracking.backend == "mlflow":

@@ -1,0 +1,41 @@
+"""What grid and sweep files have in common: their keys, seeds and overrides. Torch-free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from mhc_lab.config.schema import MAX_SEED
+from mhc_lab.errors import LabError, nearest
+
+
+def known_keys(content: dict[str, Any], known: Sequence[str], where: str) -> None:
+    for key in content:
+        if key not in known:
+            raise LabError(f"{where}: no key '{key}'; {nearest(str(key), known)}")
+
+
+def override_list(content: Any, where: str) -> tuple[str, ...]:
+    if content is None:
+        return ()
+    if not isinstance(content, list) or not all(isinstance(override, str) for override in content):
+        raise LabError(f"{where} must be a list of group=option or a.b=value")
+    return tuple(content)
+
+
+def refuse_seed(override: str, kind: str = "grid") -> None:
+    if override.partition("=")[0] == "seed":
+        raise LabError(f"{override}: the seeds of a {kind} are given with --seeds, or in its file as seeds: [...]")
+
+
+def seed_list(seeds: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not seeds:
+        raise LabError(f"{where}: seeds must be a list of at least one seed; give --seeds 0,1,2,3,4")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            raise LabError(f"seed {seed!r}: seeds are whole numbers from 0 to {MAX_SEED}")
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
+    if twice is not None:
+        raise LabError(f"seed {twice} is given twice: each seed is one run a row")
+    return tuple(seeds)

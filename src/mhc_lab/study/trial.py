@@ -1,0 +1,184 @@
+"""A worker's loop over the trials of a sweep: a point of the space, a run a seed, the mean as the trial's value."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import Timeout
+from optuna.trial import FrozenTrial, TrialState
+
+from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.data.corpus import corpus_fingerprint
+from mhc_lab.errors import LabError
+from mhc_lab.run_folder import RunFolder
+from mhc_lab.study import child
+from mhc_lab.study.cell import Judge, Stopped, run_cell
+from mhc_lab.study.pull import RunFailed, work_off
+from mhc_lab.study.samplers import build_pruner, build_sampler, suggest
+from mhc_lab.study.storage import StudyStorage, process_name, trials
+from mhc_lab.study.sweep_file import SweepSpec
+
+PLACE, RUNS, REASON, DIED = "place", "runs", "reason", "died"  # user attributes of a trial
+
+
+class SweepObjective:
+    """The objective of a sweep's trials."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        study: str,
+        storage: StudyStorage,
+        results: Path,
+        target: str,
+        stopping: Callable[[], bool],
+        keep: bool = False,
+    ) -> None:
+        self._keep = keep
+        self._spec, self._study, self._storage, self._results = spec, study, storage, results
+        self._target, self._stopping = target, stopping
+        self._worker = process_name()
+        self._steps_judged = spec.pruner["name"] == "hyperband"
+        self._seeds_judged = spec.pruner["name"] == "wilcoxon"
+        self.returned = True
+
+    def __call__(self, trial: optuna.Trial) -> list[float]:
+        """The objectives, each the mean over the seeds.
+
+        A run that diverged or died makes a failed trial, with the reason as its attribute; the sweep goes on.
+        """
+        self.returned = False
+        try:
+            trial.set_user_attr("worker", self._worker)
+            if _doubled(trial):
+                self._storage.taken()
+                raise RunFailed("its place is filled by another trial")
+            point = suggest(trial, self._spec.parameters)
+            self._storage.taken()
+            return self._values(trial, point)
+        except Stopped:
+            # Politely stopped: another worker, or the next command, takes the point up.
+            trial.study.enqueue_trial(trial.params, user_attrs={PLACE: trial.user_attrs[PLACE]})
+            raise
+        except LabError as error:
+            raise self._failed(trial, str(error), died=True) from error
+        finally:
+            self.returned = True
+
+    def _values(self, trial: optuna.Trial, point: dict[str, Any]) -> list[float]:
+        found: list[dict[str, Any]] = []
+        folders = [self._folder(point, seed) for seed in self._spec.seeds]
+        trial.set_user_attr(RUNS, {str(s): f.run_id for s, f in zip(self._spec.seeds, folders, strict=True)})
+        for index, (seed, folder) in enumerate(zip(self._spec.seeds, folders, strict=True)):
+            self._forget_other_code(folder)
+            self._mirror(trial, seed, folder)
+            record = run_cell(folder, self._target, self._stopping, self._judge(trial) if self._steps_judged else None)
+            if record["status"] == "pruned":
+                raise optuna.TrialPruned(record["reason"])
+            if record["status"] != "finished":
+                told = f"seed {seed}: {record['status']}: {record['reason']}"
+                raise self._failed(trial, told, died=record["status"] != "diverged")
+            found.append(record["metrics"])
+            if self._steps_judged:
+                self._report_rest(trial, folder)
+            if self._seeds_judged:
+                trial.report(record["metrics"]["val_loss"], index)
+                if index + 1 < len(folders) and trial.should_prune():
+                    raise optuna.TrialPruned(f"behind the best trial after {index + 1} seeds")
+        return [self._mean(trial, metric, found) for metric in self._spec.objectives]
+
+    def _mean(self, trial: optuna.Trial, metric: str, found: list[dict[str, Any]]) -> float:
+        values = [metrics.get(metric) for metrics in found]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        if len(known) < len(values):
+            raise self._failed(trial, f"a run has no {metric}", died=True)
+        return statistics.fmean(known)
+
+    def _folder(self, point: dict[str, Any], seed: int) -> RunFolder:
+        config = self._spec.config(point, seed)
+        return RunFolder.create(self._results, config, corpus_fingerprint(config))
+
+    def _forget_other_code(self, folder: RunFolder) -> None:
+        record = folder.record()
+        if self._keep or record is None or record["code_fingerprint"] == code_fingerprint():
+            return
+        with contextlib.suppress(Timeout), folder.lock():  # held: somebody is running it again already
+            folder.clear()
+
+    def _mirror(self, trial: optuna.Trial, seed: int, folder: RunFolder) -> None:
+        """The run becomes a child of the sweep's MLflow run, tagged with its trial."""
+        tracking = folder.config().tracking
+        if tracking.backend == "mlflow":
+            from mhc_lab.tracking import mlflow
+
+            tags = {"row": f"trial {trial.number}", "trial": str(trial.number), "seed": str(seed)}
+            mlflow.adopt(self._results, self._study, tracking, [folder], {folder.run_id: tags})
+
+    def _judge(self, trial: optuna.Trial) -> Judge:
+        def judge(step: int, val_loss: float) -> bool:
+            trial.report(val_loss, step)
+            return trial.should_prune()
+
+        return judge
+
+    def _report_rest(self, trial: optuna.Trial, folder: RunFolder) -> None:
+        """What the pruner has not been asked about: the last step, and all of a run that was there already."""
+        reported = trial.study._storage.get_trial(trial._trial_id).intermediate_values
+        for line in folder.metrics():
+            if "val_loss" in line and line["step"] not in reported:
+                trial.report(line["val_loss"], line["step"])
+
+    def _failed(self, trial: optuna.Trial, reason: str, *, died: bool) -> RunFailed:
+        trial.set_user_attr(REASON, reason)
+        trial.set_user_attr(DIED, died)
+        return RunFailed(reason)
+
+
+def stands(trial: FrozenTrial) -> bool:
+    """Whether a trial fills its place: it waits, runs, has ended, or failed by its own doing."""
+    return trial.state != TrialState.FAIL or REASON in trial.user_attrs
+
+
+def _doubled(trial: optuna.Trial) -> bool:
+    """Whether an earlier trial fills the same place: a server that is restarted may have queued it twice."""
+    return any(
+        other.user_attrs.get(PLACE) == trial.user_attrs[PLACE] and other.number < trial.number and stands(other)
+        for other in trials(trial.study)
+    )
+
+
+def pull_trials(
+    spec: SweepSpec,
+    results: Path,
+    name: str,
+    url: str,
+    *,
+    interval: int,
+    grace: int,
+    target: str = child.DEFAULT_TARGET,
+    keep: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Work for the sweep `name` until none of its trials waits or runs, or `stopping()`; arguments as of `pull`.
+
+    A run that has a result of other code is run again, unless `keep`: trials of two codes are no fair comparison.
+    """
+    storage = StudyStorage(url, name, results, interval=interval, grace=grace)
+    study = storage.open()
+    base = spec.base
+    study.sampler = build_sampler(spec.sampler)
+    study.pruner = build_pruner(spec.pruner, base.trainer.max_steps)
+    child.preload(target, mlflow=base.tracking.backend == "mlflow")
+    objective = SweepObjective(spec, name, storage, results, target, stopping, keep)
+    work_off(study, storage, objective, stopping)
+
+
+def target_of(spec: SweepSpec) -> str:
+    """What a run's child process calls."""
+    return child.JUDGED_TARGET if spec.pruner["name"] == "hyperband" else child.DEFAULT_TARGET
