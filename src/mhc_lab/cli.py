@@ -15,6 +15,7 @@ from mhc_lab.errors import EXIT_BUG, EXIT_INPUT, EXIT_OK, LabError, RunsFailed
 if TYPE_CHECKING:
     from mhc_lab.config import RunConfig
     from mhc_lab.run_folder import RunFolder
+    from mhc_lab.study.folder import StudyFolder
 
 EXIT_INTERRUPTED = 130  # as shells have it
 MANY_SEEDS = 10_000  # in one range: a slip of the keyboard
@@ -85,6 +86,9 @@ def ablate(
     dry_run: DryRun = False,
     rerun: Annotated[bool, typer.Option("--rerun", help="Run again what other code made.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Take results that other code made.")] = False,
+    tuned: Annotated[
+        str | None, typer.Option(help="A sweep whose best point each row takes, for example learning_rate.")
+    ] = None,
 ) -> None:
     """Run a grid and print its table; the same command again resumes it: mhc-lab ablate table1 --seeds 0-4"""
     from mhc_lab.study.engine import ablate
@@ -102,12 +106,47 @@ def ablate(
         dry_run=dry_run,
         rerun=rerun,
         keep=keep,
+        tuned=tuned,
+    )
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="Name of a sweep, or a sweep file.", show_default=False)],
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(help="How many points; default: those of the sweep.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Of each trial, 0,1,2 or 0-4; default: those of the sweep.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at once on this machine.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; default: that of the sweep.")] = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+    results: Results = Path("results"),
+    config_dir: ConfigDir = None,
+    dry_run: DryRun = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on with trials and runs of other code.")] = False,
+) -> None:
+    """Search settings with Optuna; the same command again resumes: mhc-lab sweep sinkhorn --trials 40 --workers 2"""
+    from mhc_lab.study.sweep import sweep
+
+    sweep(
+        name,
+        trials=trials,
+        seeds=parse_seeds(seeds) if seeds is not None else None,
+        overrides=overrides or [],
+        study=study,
+        workers=workers,
+        storage=storage,
+        tracking_uri=tracking_uri,
+        results=results,
+        config_dir=config_dir,
+        dry_run=dry_run,
+        keep=keep,
     )
 
 
 @app.command()
 def worker(
-    study: Annotated[str, typer.Argument(help="Name of a study that ablate has begun.", show_default=False)],
+    study: Annotated[str, typer.Argument(help="Name of a study that ablate or sweep has begun.", show_default=False)],
     storage: Storage = None,
     results: Results = Path("results"),
 ) -> None:
@@ -136,9 +175,9 @@ def status(
 def export(
     studies: Annotated[list[str], typer.Argument(help="Studies; of several, one table.", show_default=False)],
     formats: Annotated[
-        str,
-        typer.Option("--format", help="Any of md, latex, csv (tables), svg, png (figures), html (all on one page)."),
-    ] = "md,latex,csv,svg,png,html",
+        str | None,
+        typer.Option("--format", help="Any of md, latex, csv (tables), svg, png (figures), html (a grid on one page)."),
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="Row to measure gaps from; default: that of the grid.")] = None,
     margin: Annotated[
         float | None, typer.Option(help="Test for equivalence within this margin, and for no worse (nats per token).")
@@ -151,19 +190,24 @@ def export(
         bool, typer.Option("--allow-mixed", help="Take runs of different corpora or code together.")
     ] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+    storage: Annotated[str | None, typer.Option(help="Of a sweep: its Optuna URL, if it holds a password.")] = None,
     results: Results = Path("results"),
 ) -> None:
     """Write tables, figures and a page that can be sent around: mhc-lab export table1"""
     from mhc_lab.command import command_line
-    from mhc_lab.report import export
+    from mhc_lab.report.tables import FORMATS, export
+    from mhc_lab.study.folder import StudyFolder
 
-    chosen = [name.strip() for name in formats.split(",")]
-    if open_page and "html" not in chosen:
+    chosen = None if formats is None else [name.strip() for name in formats.split(",")]
+    if len(studies) == 1 and StudyFolder(results, studies[0]).is_sweep():
+        _export_sweep(StudyFolder(results, studies[0]), chosen, storage)
+        return
+    if open_page and chosen is not None and "html" not in chosen:
         raise LabError("--open shows the page: add html to --format")
     done = export(
         results,
         studies,
-        chosen,
+        chosen or FORMATS,
         baseline=baseline,
         margin=margin,
         **({"gaps": gap} if gap else {}),
@@ -242,6 +286,69 @@ def bench(
             results=results,
         )
     )
+
+
+@app.command()
+def sinkhorn(
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A run's folder: study the logits that its model makes; default: drawn ones.")
+    ] = None,
+    streams: Annotated[int, typer.Option(help="Drawn logits: streams, n.")] = 4,
+    logit_std: Annotated[float, typer.Option(help="Drawn logits: standard deviation.")] = 1.0,
+    layers: Annotated[int, typer.Option(help="Drawn logits: layers that gains are composed over.")] = 60,
+    t_max: Annotated[int, typer.Option(help="Largest number of iterations.")] = 40,
+    bound: Annotated[float, typer.Option(help="What the 99.9 % composite gain shall not exceed.")] = 1.05,
+    matrices: Annotated[
+        int, typer.Option(help="Tokens, each with one matrix a layer; default: what takes seconds.")
+    ] = 0,
+    windows: Annotated[int, typer.Option(help="Of --checkpoint: validation windows to take logits from.")] = 4,
+    algorithms: Annotated[
+        str, typer.Option(help="Any of plain,log,overrelaxed,newton,warm,permutations,kronecker; default: all.")
+    ] = "",
+    dtype: Annotated[str, typer.Option(help="Any of float32,bfloat16,mixed; default: all.")] = "",
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    name: Annotated[
+        str, typer.Option(help="Folder in results/sinkhorn-analysis; default: says what was studied.")
+    ] = "",
+    results: Results = Path("results"),
+) -> None:
+    """What t_max a model needs, without training: mhc-lab sinkhorn --checkpoint results/runs/<run>"""
+    from mhc_lab.analysis.sinkhorn_command import Options
+    from mhc_lab.analysis.sinkhorn_command import sinkhorn as analysis
+
+    analysis(
+        Options(
+            checkpoint=checkpoint,
+            streams=streams,
+            logit_std=logit_std,
+            layers=layers,
+            t_max=t_max,
+            bound=bound,
+            matrices=matrices,
+            windows=windows,
+            algorithms=algorithms,
+            dtype=dtype,
+            seed=seed,
+            name=name,
+            results=results,
+        )
+    )
+
+
+@app.command()
+def retarget(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
+    t_max: Annotated[str, typer.Option(help="Iterations to try; default: 1,2,3,5,8,13,20,40.")] = "",
+    algorithms: Annotated[
+        str, typer.Option(help="Any of plain,log,overrelaxed,newton,warm; default: the run's own.")
+    ] = "",
+    dtype: Annotated[str, typer.Option(help="Of the Sinkhorn: any of float32,bfloat16,mixed; default: all.")] = "",
+    results: Results = Path("results"),
+) -> None:
+    """Evaluate a trained run under another Sinkhorn and without its mixers: mhc-lab retarget results/runs/<run>"""
+    from mhc_lab.analysis.retarget_command import retarget as evaluation
+
+    evaluation(run, t_max, algorithms, dtype, results, say=lambda line: typer.echo(line, err=True))
 
 
 @app.command()
@@ -324,6 +431,14 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
         raise KeyboardInterrupt
     if record["status"] == "failed":
         raise RunsFailed(f"{folder.path}: failed: {record['reason']}")
+
+
+def _export_sweep(folder: StudyFolder, formats: list[str] | None, storage: str | None) -> None:
+    from mhc_lab.command import command_line
+    from mhc_lab.study.outcome import FORMATS, export_sweep
+
+    for path in export_sweep(folder, formats or FORMATS, command=command_line(), storage=storage):
+        typer.echo(path)
 
 
 def _open(page: Path) -> None:

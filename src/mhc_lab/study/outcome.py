@@ -95,7 +95,9 @@ def _standing(study: Study) -> list[FrozenTrial]:
     """The trials that count: the last of each place. Those before it were cut off, and taken up again."""
     latest: dict[Any, FrozenTrial] = {}
     for trial in trials(study):
-        place = trial.user_attrs.get(PLACE, f"number {trial.number}")
+        place = trial.user_attrs.get(PLACE)
+        if place is None:
+            continue  # a stray beyond the budget
         held = latest.get(place)
         if held is None or held.state == TrialState.FAIL or trial.state != TrialState.FAIL:
             latest[place] = trial

@@ -56,7 +56,8 @@ class SweepObjective:
         self.returned = False
         try:
             trial.set_user_attr("worker", self._worker)
-            if _doubled(trial):
+            if PLACE not in trial.user_attrs or _doubled(trial):
+                # No place: another worker took the last waiting trial, and Optuna made one beyond the budget.
                 self._storage.taken()
                 raise RunFailed("its place is filled by another trial")
             point = suggest(trial, self._spec.parameters)
@@ -76,7 +77,7 @@ class SweepObjective:
         folders = [self._folder(point, seed) for seed in self._spec.seeds]
         trial.set_user_attr(RUNS, {str(s): f.run_id for s, f in zip(self._spec.seeds, folders, strict=True)})
         for index, (seed, folder) in enumerate(zip(self._spec.seeds, folders, strict=True)):
-            self._forget_other_code(folder)
+            self._forget(folder)
             self._mirror(trial, seed, folder)
             record = run_cell(folder, self._target, self._stopping, self._judge(trial) if self._steps_judged else None)
             if record["status"] == "pruned":
@@ -104,12 +105,13 @@ class SweepObjective:
         config = self._spec.config(point, seed)
         return RunFolder.create(self._results, config, corpus_fingerprint(config))
 
-    def _forget_other_code(self, folder: RunFolder) -> None:
-        record = folder.record()
-        if self._keep or record is None or record["code_fingerprint"] == code_fingerprint():
-            return
-        with contextlib.suppress(Timeout), folder.lock():  # held: somebody is running it again already
-            folder.clear()
+    def _forget(self, folder: RunFolder) -> None:
+        """A result of other code, and what the run of a killed worker has asked: this one's questions begin anew."""
+        with contextlib.suppress(Timeout), folder.lock():  # held: somebody is running it already
+            folder.end_questions()
+            record = folder.record()
+            if not self._keep and record is not None and record["code_fingerprint"] != code_fingerprint():
+                folder.clear()
 
     def _mirror(self, trial: optuna.Trial, seed: int, folder: RunFolder) -> None:
         """The run becomes a child of the sweep's MLflow run, tagged with its trial."""

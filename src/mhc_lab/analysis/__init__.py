@@ -1,0 +1,1 @@
+"""What can be learnt without training: the t_max and precision that a model needs, and which mixers matter."""

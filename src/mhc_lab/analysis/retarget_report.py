@@ -1,0 +1,138 @@
+"""Retargeting as a table and as figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mhc_lab.analysis.output import markdown_table, number
+from mhc_lab.analysis.sinkhorn_report import LOOK
+from mhc_lab.report.figures.plot import Plot
+from mhc_lab.report.figures.style import MUTED, drawing, panels
+
+Row = Mapping[str, Any]
+
+HEADS = ("changed", "", "val loss", "difference", "95 %", "gain fwd", "gain bwd", "ds error")
+LEGEND = (
+    "val loss: nats a token on the run's own validation windows, fp32, token-weighted",
+    "difference: to the model as trained, with the half width of its paired 95 % t interval over validation windows; "
+    "it says how sure the difference is for this model, not for others of the same kind",
+    "H_res = mean: the mean over all tokens of all validation windows, found in a first pass: one matrix for all "
+    "tokens, so that no token sees a later one",
+    "gains: composite Amax gains of the first validation window; ds error: largest |row or column sum - 1| there, "
+    "as a run's probes record them",
+)
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    return [
+        [
+            row["change"],
+            "*" if surely(row) else "",
+            f"{row['val_loss']:.5f}",
+            f"{row['difference']:+.2g}",
+            "" if row["half_width"] is None else f"± {row['half_width']:.2g}",
+            number(row["composite_gain_forward"], 5),
+            number(row["composite_gain_backward"], 5),
+            number(row["ds_error"], 2),
+        ]
+        for row in rows
+    ]
+
+
+def surely(row: Row) -> bool:
+    """Whether the interval leaves 0 out."""
+    half = row["half_width"]
+    return half is not None and abs(row["difference"]) > max(half, 1e-7)
+
+
+def words(rows: Sequence[Row]) -> list[str]:
+    """What stands out: the smallest t_max that changes nothing one could tell, and the layer that matters most."""
+    lines = []
+    by_algorithm: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["kind"] == "t_max":
+            by_algorithm.setdefault(row["algorithm"], []).append(row)
+    for algorithm, found in by_algorithm.items():
+        enough = None
+        for row in reversed(found):
+            if surely(row) and abs(row["difference"]) > 1e-4:
+                break
+            enough = row["t_max"]
+        said = "none of the t_max tried" if enough is None else f"t_max = {enough} and more"
+        lines.append(f"{algorithm}: {said} keep val loss within 1e-4 or within its interval")
+    layers = [
+        row for row in rows if row["kind"] == "layer" and row["by"] == "identity" and row.get("layer") is not None
+    ]
+    if layers:
+        most = max(layers, key=lambda row: abs(row["difference"]))
+        lines.append(f"the mixer that matters most: layer {most['layer']} ({most['difference']:+.2g} with H_res = I)")
+    return [*lines, "*: the interval leaves 0 out"]
+
+
+def markdown(rows: Sequence[Row], title: str, notes: Sequence[str], made: Row) -> str:
+    """table.md."""
+    parts = [f"# {title}", "", markdown_table(HEADS, cells(rows)), ""]
+    parts += [f"- {line.replace('*', chr(92) + '*', 1)}" for line in (*words(rows), *notes, *LEGEND)]
+    parts += ["", f"`{made['command']}`, {made['created']}, {made['machine']['processor']}."]
+    return "\n".join(parts)
+
+
+def figures(rows: Sequence[Row]) -> list[Plot]:
+    """The difference against t_max, where there is one, and by layer."""
+    found = [_by_layer(rows)] if any(row.get("layer") is not None for row in rows) else []
+    return ([_by_t(rows)] if any(row["kind"] == "t_max" for row in rows) else []) + found
+
+
+def _by_t(rows: Sequence[Row]) -> Plot:
+    with drawing():
+        figure, (loss, gain) = panels((1, 1))
+        for algorithm, (colour, marker) in LOOK.items():
+            own = [row for row in rows if row["kind"] == "t_max" and row["algorithm"] == algorithm]
+            if not own:
+                continue
+            t = [row["t_max"] for row in own]
+            loss.errorbar(
+                t,
+                [row["difference"] for row in own],
+                yerr=[row["half_width"] or 0.0 for row in own],
+                color=colour,
+                marker=marker,
+                label=algorithm,
+                capsize=2,
+            )
+            gain.plot(t, [row["composite_gain_backward"] for row in own], color=colour, marker=marker)
+        loss.axhline(0, color=MUTED, linewidth=0.8)
+        loss.set_ylabel("val loss, difference (nats a token)")
+        gain.set_ylabel("composite backward gain")
+        loss.legend()
+        for panel in (loss, gain):
+            panel.set_xscale("log")
+            ticks = sorted({row["t_max"] for row in rows if row["kind"] == "t_max"})
+            panel.set_xticks(ticks, [str(tick) for tick in ticks])
+            panel.set_xticks([], minor=True)
+            panel.set_xlabel("t_max")
+    return Plot("t_max", "Validation loss under another t_max", "", figure)
+
+
+def _by_layer(rows: Sequence[Row]) -> Plot:
+    with drawing():
+        figure, (panel,) = panels()
+        for by, colour, marker, shift in (("identity", "#d55e00", "o", -0.1), ("mean", "#0072b2", "s", 0.1)):
+            own = [row for row in rows if row.get("by") == by and row.get("layer") is not None]
+            if own:
+                panel.errorbar(
+                    [row["layer"] + shift for row in own],
+                    [row["difference"] for row in own],
+                    yerr=[row["half_width"] or 0.0 for row in own],
+                    color=colour,
+                    marker=marker,
+                    linestyle="none",
+                    capsize=2,
+                    label={"identity": "H_res = I", "mean": "H_res = its token mean"}[by],
+                )
+        panel.axhline(0, color=MUTED, linewidth=0.8)
+        panel.set_xlabel("layer")
+        panel.set_ylabel("val loss, difference (nats a token)")
+        panel.legend()
+    return Plot("layers", "Which mixers matter", "", figure)

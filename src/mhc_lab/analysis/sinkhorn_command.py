@@ -1,0 +1,109 @@
+"""`mhc-lab sinkhorn`: what t_max drawn logits, or those of a trained model, need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mhc_lab.analysis import sinkhorn_report as report
+from mhc_lab.analysis.logits import captured, drawn
+from mhc_lab.analysis.output import print_table, provenance, write
+from mhc_lab.analysis.precision import EXACT, ITERATED, PRECISIONS
+from mhc_lab.analysis.study import Settings, analyse, exact_rows
+from mhc_lab.analysis.trained import open_run
+from mhc_lab.analysis.words import chosen, within
+from mhc_lab.errors import LabError
+
+EXACT_TOKENS = 256  # their sums are exact: more say the same
+MOST_NUMBERS = 4_000_000  # of logits by default, so that the command takes seconds
+DEFAULT_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """As typed; an empty text is the default. `matrices` are tokens, each with one matrix a layer; 0: by size."""
+
+    checkpoint: Path | None = None
+    streams: int = 4
+    logit_std: float = 1.0
+    layers: int = 60
+    t_max: int = 40
+    bound: float = 1.05
+    matrices: int = 0
+    windows: int = 4
+    algorithms: str = ""
+    dtype: str = ""
+    seed: int = 0
+    name: str = ""
+    results: Path = Path("results")
+
+
+def sinkhorn(options: Options) -> Path:
+    """Measure, print, write; the folder written to. Raises LabError for what the user can mend."""
+    _check(options)
+    precisions = chosen("--dtype", options.dtype or ",".join(PRECISIONS), PRECISIONS)
+    found, rows, name, title = (_of_run if options.checkpoint else _of_draws)(options, precisions)
+    content = {**found, "rows": rows, "provenance": provenance()}
+    folder = options.results / "sinkhorn-analysis" / name
+    write(
+        folder,
+        "analysis",
+        content,
+        rows,
+        report.markdown(content, rows, title, options.t_max),
+        report.figures(found, rows),
+    )
+    below = [*report.words(found, options.t_max), *found["notes"], *report.legend(found), f"written to {folder}"]
+    print_table(title, report.HEADS, report.cells(rows), below)
+    return folder
+
+
+def _of_draws(options: Options, precisions: list[str]) -> tuple[dict[str, Any], list[Any], str, str]:
+    n, layers = options.streams, options.layers
+    algorithms = chosen("--algorithms", options.algorithms or ",".join(_applicable(n)), (*ITERATED, *EXACT))
+    for name in algorithms:
+        if name not in _applicable(n):
+            words = "at most 5 streams (n! logits)" if name == "permutations" else "a power of two of streams"
+            raise LabError(f"--algorithms {name}: takes {words}, not {n}")
+    tokens = options.matrices or max(min(DEFAULT_TOKENS, MOST_NUMBERS // (layers * n * n)), 1)
+    settings = Settings(algorithms, precisions, options.t_max, options.bound, options.seed)
+    found = analyse(drawn(n, options.logit_std, layers, tokens, options.seed), settings)
+    rows = [*found.pop("rows"), *exact_rows(options.logit_std, layers, min(tokens, EXACT_TOKENS), n, settings)]
+    title = f"Sinkhorn on N(0, {options.logit_std:g}^2) logits, n = {n}, {layers} layers"
+    name = options.name or f"n{n}-std{options.logit_std:g}-layers{layers}"
+    return found | {"drawn": True, "logit_std": options.logit_std, "seed": options.seed}, rows, name, title
+
+
+def _of_run(options: Options, precisions: list[str]) -> tuple[dict[str, Any], list[Any], str, str]:
+    assert options.checkpoint is not None
+    algorithms = chosen("--algorithms", options.algorithms or ",".join(ITERATED), (*ITERATED, *EXACT))
+    for name in algorithms:
+        if name in EXACT:
+            raise LabError(f"--algorithms {name}: does not take the logits of a checkpoint; leave out --checkpoint")
+    trained = open_run(options.checkpoint)
+    logits = captured(trained, options.windows, options.matrices or DEFAULT_TOKENS, options.seed)
+    settings = Settings(algorithms, precisions, options.t_max, options.bound, options.seed)
+    found = analyse(logits, settings)
+    rows = found.pop("rows")
+    found["notes"] = [*(f"warning: {line}" for line in trained.warnings), *found["notes"]]
+    title = f"Sinkhorn on the logits of {trained.folder.run_id} (trained with t_max = {trained.config.residual.t_max})"
+    return found | {"run_id": trained.folder.run_id}, rows, options.name or trained.folder.run_id, title
+
+
+def _applicable(n: int) -> list[str]:
+    exact = [name for name, fits in (("permutations", n <= 5), ("kronecker", n & (n - 1) == 0)) if fits]
+    return [*ITERATED, *exact]
+
+
+def _check(options: Options) -> None:
+    within("--streams", options.streams, 2, 64)
+    within("--layers", options.layers, 1, 1000)
+    within("--t-max", options.t_max, 1, 1000)
+    within("--matrices", options.matrices, 0, 1_000_000)
+    within("--windows", options.windows, 1, 1_000_000)
+    within("--logit-std", options.logit_std, 0, 50)
+    if not 1 < options.bound < float("inf"):
+        raise LabError(f"--bound {options.bound:g}: must be above 1, the gain of a doubly stochastic matrix")
+    if options.name and (Path(options.name).name != options.name or options.name in (".", "..")):
+        raise LabError(f"--name {options.name}: give the name of a folder, without slashes")

@@ -1,0 +1,112 @@
+"""Retargeting: the run's own loss again, replacements that change something, and every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from mhc_lab import cli
+from mhc_lab.analysis.evaluate import evaluate, token_means
+from mhc_lab.analysis.retarget import retarget
+from mhc_lab.analysis.trained import open_run
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+def test_its_own_t_max_gives_its_own_loss(trained_run):
+    folder = trained_run("residual=mhc", "residual.t_max=7")
+    recorded = folder.record()["metrics"]["val_loss"]
+    rows = retarget(open_run(folder.path), [1, 7], ["plain", "newton"], ["float32", "bfloat16"], quiet)
+    own = [
+        row
+        for row in rows
+        if row.get("t_max") == 7 and row.get("precision") == "float32" and row["algorithm"] == "plain"
+    ]
+    assert len(own) == 2
+    for row in [rows[0], *own]:
+        assert row["val_loss"] == pytest.approx(recorded, abs=1e-5)
+    other = next(row for row in rows if row.get("t_max") == 1)
+    assert other["ds_error"] > 2 * own[0]["ds_error"]
+    assert other["difference"] == pytest.approx(other["val_loss"] - rows[0]["val_loss"], abs=1e-9)
+
+
+@pytest.mark.parametrize("variant", ["mhc", "hc", "orthogonal"])
+def test_mixers_are_replaced_one_by_one(variant, trained_run):
+    trained = open_run(trained_run(f"residual={variant}").path)
+    plain = evaluate(trained).val_loss
+    rows = [row for row in retarget(trained, [], [], [], quiet) if row["kind"] == "layer"]
+    assert len(rows) == 2 * (4 + 1)
+    with torch.no_grad():
+        layers = []
+        for inputs, _ in trained.batches:
+            trained.model(inputs, trace=layers)
+    first = torch.cat([layer.h_res.flatten(0, 1) for layer in layers[::4]]).double().mean(0).float()
+    torch.testing.assert_close(token_means(trained)[0], first)
+    with trained.connections[1].override(h_res="fixed"):
+        assert rows[2]["val_loss"] == evaluate(trained).val_loss
+    assert evaluate(trained).val_loss == plain  # nothing stays replaced
+
+
+MISTAKES = [
+    (["retarget", "nowhere"], "no such folder"),
+    (["retarget", "."], "not a run folder"),
+    (["retarget", "IDENTITY"], "nothing to retarget"),
+    (["retarget", "HC", "--t-max", "3"], "no Sinkhorn iteration"),
+    (["retarget", "MHC", "--t-max", "0"], "--t-max 0"),
+    (["retarget", "MHC", "--algorithms", "newtn"], "did you mean 'newton'"),
+    (["retarget", "EDITED"], "residual.streams=4 (asked for: 2)"),
+    (["retarget", "EMPTY"], "no such checkpoint"),
+    (["sinkhorn", "--checkpoint", "HC"], "no Sinkhorn iteration"),
+    (["sinkhorn", "--checkpoint", "EDITED"], "another model"),
+    (["sinkhorn", "--checkpoint", "MHC", "--algorithms", "kronecker"], "leave out --checkpoint"),
+    (["sinkhorn", "--bound", "1"], "above 1"),
+    (["sinkhorn", "--streams", "3", "--algorithms", "kronecker"], "power of two"),
+    (["sinkhorn", "--dtype", "fp8"], "--dtype fp8"),
+    (["sinkhorn", "--name", "../x"], "without slashes"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else None
+)
+def test_a_mistake_is_one_line(arguments, says, trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folders = {"IDENTITY": "identity", "HC": "hc", "MHC": "mhc", "EDITED": "mhc", "EMPTY": "mhc"}
+    for name in set(arguments) & set(folders):
+        shutil.copytree(trained_run(f"residual={folders[name]}").path, name)
+    if "EDITED" in arguments:
+        file = tmp_path / "EDITED" / "config.yaml"
+        file.write_text(file.read_text().replace("streams: 4", "streams: 2"))
+    if "EMPTY" in arguments:
+        (tmp_path / "EMPTY" / "checkpoint.pt").unlink()
+    assert cli.main(arguments) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert says in line
+
+
+def test_the_commands_write_what_they_say(trained_run, tmp_path, capsys):
+    folder = trained_run("residual=mhc")
+    copy = tmp_path / folder.run_id
+    shutil.copytree(folder.path, copy)
+    record = json.loads((copy / "record.json").read_text())
+    (copy / "record.json").write_text(json.dumps({**record, "corpus_fingerprint": "another"}))
+    results = ["--results", str(tmp_path)]
+    assert cli.main(["retarget", str(copy), "--t-max", "1,20", *results]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: the corpus is not the one" in shown
+    made = json.loads((tmp_path / "retarget" / copy.name / "retarget.json").read_text())
+    assert made["rows"][0]["val_loss"] == pytest.approx(record["metrics"]["val_loss"], abs=1e-5)
+    assert cli.main(["sinkhorn", "--checkpoint", str(copy), "--t-max", "3", "--dtype", "float32", *results]) == 0
+    assert "t_max = " in capsys.readouterr().out
+    here = tmp_path / "sinkhorn-analysis" / copy.name
+    for name in ("analysis.json", "table.csv", "table.md", "figures/layers.svg", "figures/composite_gain.png"):
+        assert (here / name).stat().st_size > 100
+    small = ["--layers", "3", "--matrices", "8", "--t-max", "2", "--name", "small", *results]
+    assert cli.main(["sinkhorn", *small]) == 0
+    rows = json.loads((tmp_path / "sinkhorn-analysis" / "small" / "analysis.json").read_text())["rows"]
+    assert {row["algorithm"] for row in rows} >= {"plain", "permutations", "kronecker"}
