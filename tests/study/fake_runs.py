@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from mhc_lab.run_folder import RunFolder
@@ -66,6 +68,65 @@ def kills_its_worker_once_at_hc_1(folder: RunFolder) -> None:
         _end(folder, "finished")
 
 
+def valley(folder: RunFolder) -> None:
+    """A run of a sweep that finishes at once; its metrics are `valley_metrics`."""
+    _search(folder)
+
+
+def valley_slowly(folder: RunFolder) -> None:
+    _search(folder, seconds=0.3)
+
+
+def valley_with_holes(folder: RunFolder) -> None:
+    """T_max 8 diverges, 9 dies the first time."""
+    with folder.lock():
+        _begin(folder)
+        t_max = folder.config().residual.t_max
+        if t_max == 9 and begun(folder) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        _end(folder, "diverged" if t_max == 8 else "finished", valley_metrics(folder))
+
+
+def valley_that_kills_its_worker_once_at_7(folder: RunFolder) -> None:
+    with folder.lock():
+        _begin(folder)
+        if folder.config().residual.t_max == 7 and begun(folder) == 1:
+            _kill_worker()
+        _end(folder, "finished", valley_metrics(folder))
+
+
+def judged(folder: RunFolder) -> None:
+    """Asks at every validation whether to go on, as training does; a run is as good at any step as at its end."""
+    with folder.lock():
+        _begin(folder)
+        trainer, metrics = folder.config().trainer, valley_metrics(folder)
+        steps = range(trainer.val_every, trainer.max_steps, trainer.val_every)
+        stopped = next((step for step in steps if _told_to_stop(folder, step, metrics["val_loss"])), None)
+        _append(folder.metrics_file, {"step": stopped or trainer.max_steps, "val_loss": metrics["val_loss"]})
+        _end(folder, "finished" if stopped is None else "pruned", metrics)
+
+
+def _told_to_stop(folder: RunFolder, step: int, val_loss: float) -> bool:
+    folder.ask(step, val_loss)
+    while (stop := folder.verdict(step)) is None:
+        time.sleep(0.005)
+    return stop
+
+
+def _search(folder: RunFolder, seconds: float = 0.0) -> None:
+    with folder.lock():
+        _begin(folder)
+        time.sleep(seconds)
+        _end(folder, "finished", valley_metrics(folder))
+
+
+def valley_metrics(folder: RunFolder) -> dict[str, float]:
+    """What a point of a sweep comes to: lowest at learning rate 1e-3, and the dearer the larger T_max."""
+    config = folder.config()
+    distance = abs(math.log10(config.optim.learning_rate) + 3)
+    return {"val_loss": LOSS + distance + 0.001 * config.seed, "ms_per_step": float(config.residual.t_max)}
+
+
 def _kill_worker() -> None:
     worker = multiprocessing.parent_process()
     assert worker is not None
@@ -89,23 +150,26 @@ def _begin(folder: RunFolder) -> None:
     _append(folder.path / "begun", {"pid": os.getpid()})
 
 
-def _end(folder: RunFolder, status: str) -> None:
+REASONS = {"diverged": "NaN loss at step 3", "pruned": "pruned by the worker"}
+
+
+def _end(folder: RunFolder, status: str, metrics: dict[str, float] | None = None) -> None:
     config = folder.config()
     _append(folder.path / "ended", {"pid": os.getpid()})
     folder.write_record(
         {
             "run_id": folder.run_id,
             "status": status,
-            "reason": "NaN loss at step 3" if status == "diverged" else None,
+            "reason": REASONS.get(status),
             "seconds": 0.1,
             "seed": config.seed,
             "code_fingerprint": CODE,
-            "metrics": {"val_loss": LOSS + config.seed},
+            "metrics": metrics or {"val_loss": LOSS + config.seed},
         }
     )
 
 
-def _append(file: Path, line: dict[str, int]) -> None:
+def _append(file: Path, line: Mapping[str, float]) -> None:
     with file.open("a") as lines:
         lines.write(json.dumps(line) + "\n")
 

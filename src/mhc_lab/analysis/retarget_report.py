@@ -9,10 +9,11 @@ from mhc_lab.analysis.output import markdown_table, number
 from mhc_lab.analysis.sinkhorn_report import LOOK
 from mhc_lab.report.figures.plot import Plot
 from mhc_lab.report.figures.style import MUTED, drawing, panels
+from mhc_lab.report.texts import with_interval
 
 Row = Mapping[str, Any]
 
-HEADS = ("changed", "", "val loss", "difference", "95 %", "gain fwd", "gain bwd", "ds error")
+HEADS = ("changed", "", "val loss", "difference (95 %)", "gain fwd", "gain bwd", "ds error")
 LEGEND = (
     "val loss: nats a token on the run's own validation windows, fp32, token-weighted",
     "difference: to the model as trained, with the half width of its paired 95 % t interval over validation windows; "
@@ -30,8 +31,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             row["change"],
             "*" if surely(row) else "",
             f"{row['val_loss']:.5f}",
-            f"{row['difference']:+.2g}",
-            "" if row["half_width"] is None else f"± {row['half_width']:.2g}",
+            with_interval(row["difference"], row["half_width"], sign=True),
             number(row["composite_gain_forward"], 5),
             number(row["composite_gain_backward"], 5),
             number(row["ds_error"], 2),

@@ -55,7 +55,7 @@ def sinkhorn(options: Options) -> Path:
         report.figures(found, rows),
     )
     below = [*report.words(found, options.t_max), *found["notes"], *report.legend(found), f"written to {folder}"]
-    print_table(title, report.HEADS, report.cells(rows), below)
+    print_table(title, report.HEADS, report.terminal_cells(rows), below)
     return folder
 
 

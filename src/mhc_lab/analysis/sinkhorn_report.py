@@ -9,7 +9,7 @@ from mhc_lab.analysis.measures import QUANTILE
 from mhc_lab.analysis.output import markdown_table, number
 from mhc_lab.analysis.study import SHOWN
 from mhc_lab.report.figures.plot import Plot
-from mhc_lab.report.figures.style import INK, MUTED, REFERENCE, drawing, panels
+from mhc_lab.report.figures.style import PAPER, REFERENCE, drawing, panels
 
 Row = Mapping[str, Any]
 
@@ -50,6 +50,11 @@ PANELS = (
 )
 
 
+def terminal_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table's rows in the first precision: the others stand in table.md."""
+    return cells([row for row in rows if row["precision"] == rows[0]["precision"]])
+
+
 def cells(rows: Sequence[Row], shown: Sequence[int] = SHOWN) -> list[list[str]]:
     """The table's rows: maxima of the error sums, 99.9 % of the gains, medians of the gradient error."""
     return [
@@ -71,34 +76,43 @@ def cells(rows: Sequence[Row], shown: Sequence[int] = SHOWN) -> list[list[str]]:
 
 
 def words(found: Row, t_limit: int) -> list[str]:
-    """The recommendation, and what it rests on."""
-    bound, layers, tokens = found["bound"], len(found["layers"]), found["tokens"]
+    """The recommendation, a line an algorithm, and what it rests on."""
+    layers, tokens = len(found["layers"]), found["tokens"]
     lines = [
-        f"t_max such that the {QUANTILE:.1%} composite gain over {layers} layers (the larger of forward and backward) "
-        f"stays <= {bound:g}; by {tokens:,} tokens, {found['matrices']:,} matrices:"
+        f"Smallest t_max whose {QUANTILE:.1%} composite gain over {layers} layers (the larger of forward and backward) "
+        f"stays <= {found['bound']:g}, by {tokens:,} tokens, {found['matrices']:,} matrices:"
     ]
+    by_algorithm: dict[str, list[Row]] = {}
     for advice in found["recommendations"]:
-        lines.append(f"  {advice['algorithm']}, {advice['precision']}: {sentence(advice, t_limit, found)}")
-    if all(advice["t_max_upper"] is None for advice in found["recommendations"]) and tokens < TOKENS_OF_A_BOUND:
+        by_algorithm.setdefault(advice["algorithm"], []).append(advice)
+    lines += [f"  {algorithm}: {sentence(advices, t_limit, found)}" for algorithm, advices in by_algorithm.items()]
+    if tokens < TOKENS_OF_A_BOUND and found["matrices"] > layers:
         lines.append(
-            f"No 95 % upper bound of the quantile from {tokens:,} tokens: it takes {TOKENS_OF_A_BOUND:,} (--matrices)."
+            f"No 95 % upper bound of the quantile from {tokens:,} tokens: it takes {TOKENS_OF_A_BOUND:,} "
+            f"(--matrices 3000{'' if found.get('drawn') else ' --windows 24'})."
         )
     return lines
 
 
-def sentence(advice: Row, t_limit: int, found: Row) -> str:
-    """One recommendation: "t_max = 5 (gain 1.045), gradient error 0.01"."""
+def sentence(advices: Sequence[Row], t_limit: int, found: Row) -> str:
+    """One algorithm's recommendations: "float32 5, bfloat16 none up to 40 (gain 1.09); gradient error there 0.01"."""
+    said = ", ".join(f"{advice['precision']} {_needed(advice, t_limit, found)}" for advice in advices)
+    first = advices[0]
+    if first["t_max"] is not None:
+        said += f"; gradient error there {first['gradient_error_median']:.2g}"
+    places = [found["layers"][index] for index in first["demanding"]]
+    if places and not found.get("drawn"):
+        said += f"; layers that need more by themselves: {', '.join(map(str, places))}"
+    return said
+
+
+def _needed(advice: Row, t_limit: int, found: Row) -> str:
     t, upper = advice["t_max"], advice["t_max_upper"]
     if t is None:
-        return f"no t up to {t_limit} does it (gain {advice['gain']:.4g} at t = {t_limit})"
-    said = f"t_max = {t} (gain {advice['gain']:.4g}"
-    if found["tokens"] >= TOKENS_OF_A_BOUND:
-        said += f"; t_max = {upper} by the quantile's 95 % upper bound" if upper else "; no t by its 95 % upper bound"
-    said += f"), gradient error {advice['gradient_error_median']:.2g}"
-    places = [found["layers"][index] for index in advice["demanding"]]
-    if places and not found.get("drawn"):
-        said += f"; by themselves layers {', '.join(map(str, places))} need more to stay <= {advice['layer_bound']:.5f}"
-    return said
+        return f"none up to {t_limit} (gain {advice['gain']:.4g})"
+    if found["tokens"] < TOKENS_OF_A_BOUND or upper == t:
+        return str(t)
+    return f"{t} ({upper or 'none'} by the quantile's 95 % upper bound)"
 
 
 def markdown(found: Row, rows: Sequence[Row], title: str, t_limit: int) -> str:
@@ -121,7 +135,7 @@ def legend(found: Row) -> list[str]:
         "ns/token: forward and backward on this CPU; plain and warm in float32 and mixed by ops.sinkhorn as training "
         "uses it, all else in plain torch",
         f"a layer needs more by itself where its own 99.9 % gain stays <= {found['bound']:g}^(1/L) only from a "
-        "larger t on",
+        "larger t on; gradient error and layers are those of the first precision",
     ]
 
 
@@ -132,7 +146,9 @@ def figures(found: Row, rows: Sequence[Row]) -> list[Plot]:
         if row["t"]:
             series.setdefault((row["algorithm"], row["precision"]), []).append(row)
     plots = [_curves(name, title, series, panel, found["bound"]) for name, title, panel in PANELS]
-    return [plot for plot in plots if plot] + ([] if found.get("drawn") else [_by_layer(found)])
+    return [plot for plot in plots if plot] + (
+        [] if found.get("drawn") else [_by_layer(found, max(row["t"] for row in rows))]
+    )
 
 
 def _curves(
@@ -175,27 +191,27 @@ def _curves(
     return Plot(name, title, title, figure)
 
 
-def _by_layer(found: Row) -> Plot:
-    """Of every algorithm in its first precision: the t that each layer needs by itself."""
+def _by_layer(found: Row, t_limit: int) -> Plot:
+    """Of every algorithm in its first precision: the t that each layer needs by itself, hollow where none is enough."""
     first = found["recommendations"][0]["precision"]
+    beyond = 1.12 * t_limit
     with drawing():
         figure, (panel,) = panels(height=2.9)
         for advice in found["recommendations"]:
             if advice["precision"] != first:
                 continue
             colour, marker = LOOK[advice["algorithm"]]
-            points = [(place, t) for place, t in zip(found["layers"], advice["layer_t_max"], strict=True) if t]
-            panel.plot(
-                *(zip(*points, strict=True) if points else ((), ())),
-                color=colour,
-                marker=marker,
-                linestyle="-",
-                label=advice["algorithm"],
-            )
+            needed = [t or beyond for t in advice["layer_t_max"]]
+            panel.plot(found["layers"], needed, color=colour, linewidth=0.8, alpha=0.6)
+            panel.plot([], [], color=colour, marker=marker, linewidth=0.8, label=advice["algorithm"])
+            for place, t in zip(found["layers"], advice["layer_t_max"], strict=True):
+                panel.plot([place], [t or beyond], color=colour, marker=marker, markerfacecolor=colour if t else PAPER)
             if advice["t_max"]:
                 panel.axhline(advice["t_max"], color=colour, linewidth=0.6, linestyle=(0, (2, 2)))
-        panel.set_xlabel("layer", color=INK)
-        panel.set_ylabel(f"t that the layer needs ({first})", color=INK)
-        panel.tick_params(color=MUTED)
-        panel.legend()
-    return Plot("layers", "What each layer needs", "", figure)
+        ticks = [t for t in (1, 5, 10, 20, 30, 40) if t <= t_limit]
+        panel.set_yticks([*ticks, beyond], [*map(str, ticks), f"> {t_limit}"])
+        panel.set_xlabel("layer")
+        panel.set_ylabel(f"t that the layer needs ({first})")
+        figure.legend(loc="outside right upper")
+    caption = "Dashed: what the composite over all layers needs. Hollow: no t that was tried is enough."
+    return Plot("layers", "What each layer needs", caption, figure)

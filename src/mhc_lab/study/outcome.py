@@ -17,7 +17,7 @@ from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.space import Point
 from mhc_lab.study.storage import StudyStorage, resolve, trials
 from mhc_lab.study.sweep_file import SweepSpec
-from mhc_lab.study.trial import PLACE, REASON, RUNS
+from mhc_lab.study.trial import METRICS, PLACE, REASON, RUNS
 
 FORMATS = ("md", "latex", "csv", "svg", "png")
 _STATES: Mapping[TrialState, State] = {
@@ -106,14 +106,16 @@ def _standing(study: Study) -> list[FrozenTrial]:
 
 def _trial(trial: FrozenTrial, spec: SweepSpec, folder: StudyFolder) -> SweepTrial:
     records = {int(seed): folder.run(run_id).record() or {} for seed, run_id in trial.user_attrs.get(RUNS, {}).items()}
-    finished = {seed: record for seed, record in records.items() if record.get("status") == "finished"}
+    measured = trial.user_attrs.get(METRICS) or {
+        seed: record["metrics"] for seed, record in records.items() if record.get("status") == "finished"
+    }
     state = _STATES[trial.state]
     return SweepTrial(
         number=trial.number,
         state=state,
         params=trial.params,
         values=tuple(trial.values) if state == "complete" else None,
-        by_seed={seed: record["metrics"] for seed, record in finished.items()},
+        by_seed={int(seed): metrics for seed, metrics in measured.items()},
         intermediate=trial.intermediate_values,
         reason=_reason(trial, records),
         enqueued=spec.sampler["name"] != "grid" and trial.user_attrs.get(PLACE, len(spec.enqueue)) < len(spec.enqueue),

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
 PATIENCE_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds, doubled from one to the other
@@ -72,10 +72,13 @@ def _patiently(call: Callable[..., Any]) -> Callable[..., Any]:
     return repeated
 
 
-def _lost_server(error: Exception) -> bool:
+def _lost_server(error: BaseException | None) -> bool:
     """Whether the connection failed, not what was asked over it. sqlite waits for its locks by itself."""
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, OperationalError | InterfaceError) and "sqlite" not in str(type(cause.orig))
+    if isinstance(error, StorageInternalError):
+        return _lost_server(error.__cause__)
+    if isinstance(error, PendingRollbackError):  # Optuna asked again over the lost connection
+        return _lost_server(error.__context__)
+    return isinstance(error, OperationalError | InterfaceError) and "sqlite" not in str(type(error.orig))
 
 
 for _name in _CALLS:

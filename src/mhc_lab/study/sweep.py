@@ -20,6 +20,7 @@ from rich.console import Console
 
 from mhc_lab.command import command_line
 from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.run_folder import read_json
 from mhc_lab.study.child import DEFAULT_TARGET, JUDGED_TARGET
@@ -182,6 +183,7 @@ def definition(spec: SweepSpec) -> dict[str, Any]:
         "sampler": dict(spec.sampler),
         "pruner": dict(spec.pruner),
         "seeds": list(spec.seeds),
+        "corpus": corpus_fingerprint(spec.base),  # that of another machine may be another one
     }
     normal: dict[str, Any] = json.loads(json.dumps(content))  # as the database gives it back
     return normal

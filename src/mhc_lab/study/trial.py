@@ -24,7 +24,8 @@ from mhc_lab.study.samplers import build_pruner, build_sampler, suggest
 from mhc_lab.study.storage import StudyStorage, process_name, trials
 from mhc_lab.study.sweep_file import SweepSpec
 
-PLACE, RUNS, REASON, DIED = "place", "runs", "reason", "died"  # user attributes of a trial
+# User attributes of a trial.
+PLACE, RUNS, METRICS, REASON, DIED = "place", "runs", "metrics", "reason", "died"
 
 
 class SweepObjective:
@@ -73,7 +74,7 @@ class SweepObjective:
             self.returned = True
 
     def _values(self, trial: optuna.Trial, point: dict[str, Any]) -> list[float]:
-        found: list[dict[str, Any]] = []
+        found: dict[str, dict[str, Any]] = {}
         folders = [self._folder(point, seed) for seed in self._spec.seeds]
         trial.set_user_attr(RUNS, {str(s): f.run_id for s, f in zip(self._spec.seeds, folders, strict=True)})
         for index, (seed, folder) in enumerate(zip(self._spec.seeds, folders, strict=True)):
@@ -85,14 +86,15 @@ class SweepObjective:
             if record["status"] != "finished":
                 told = f"seed {seed}: {record['status']}: {record['reason']}"
                 raise self._failed(trial, told, died=record["status"] != "diverged")
-            found.append(record["metrics"])
+            found[str(seed)] = record["metrics"]
+            trial.set_user_attr(METRICS, found)  # the run folder may lie on another machine than the report's
             if self._steps_judged:
                 self._report_rest(trial, folder)
             if self._seeds_judged:
                 trial.report(record["metrics"]["val_loss"], index)
                 if index + 1 < len(folders) and trial.should_prune():
                     raise optuna.TrialPruned(f"behind the best trial after {index + 1} seeds")
-        return [self._mean(trial, metric, found) for metric in self._spec.objectives]
+        return [self._mean(trial, metric, list(found.values())) for metric in self._spec.objectives]
 
     def _mean(self, trial: optuna.Trial, metric: str, found: list[dict[str, Any]]) -> float:
         values = [metrics.get(metric) for metrics in found]
