@@ -1,4 +1,4 @@
-"""Sweep files: the shipped ones load and every corner of theirs composes; what is wrong in a file is said in one line."""
+"""Sweep files: the shipped ones load and their corners compose; what is wrong in a file is said in one line."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
         if key in GROUPS:
             chosen[key] = value
         else:
-            _check_key(key)
+            check_key(key)
             values.append((key, _parse(key, value), is_shared))
     given = {key: value for key, value, _ in values}
     _load_plugin(given.get("residual.plugin"))  # first: it may bring the variant that a group names
@@ -200,7 +200,10 @@ def _split(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """LabError, with the nearest name, for what is no setting (a.b) and no group."""
+    if key in GROUPS:
+        return
     group, dot, name = key.partition(".")
     if not dot:
         if group not in _TOP_KEYS:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhc_lab.config.compose import compose, find_file, packaged, read_yaml
+from mhc_lab.config.compose import check_key, compose, find_file, packaged, read_yaml
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.report.frame import METRICS
@@ -127,6 +127,10 @@ def resolve_sweep(
     parameters = parse_space(content.get("space"), f"{where}: space")
     for parameter in parameters:
         refuse_seed(f"{parameter.key}=", "sweep")
+        try:
+            check_key(parameter.key)
+        except LabError as error:
+            raise LabError(f"{where}: space: {error}") from error
         if any(text.partition("=")[0] == parameter.key for text in overrides):
             raise LabError(f"{where}: {parameter.key} is fixed by overrides and varied by the space: keep one of them")
     objectives = _objectives(content.get("objectives", ["val_loss"]), where)

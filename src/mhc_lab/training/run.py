@@ -219,13 +219,14 @@ class _Attempt:
     def _trainer(self, window: torch.Tensor, *, bytes_data: bool) -> Trainer:
         settings, measured = self.config.trainer, self.measured
         clock = StepClock(accelerator(settings))
+        steps = StepLog(self.config, clock)
         measured.metrics = Metrics(self.folder.metrics_file, clock, bytes_data=bytes_data)
         measured.spikes = Spikes()
         measured.gradients = GradientNorms()
         measured.probes = Probes(self.folder, window, clock)
         callbacks = [
             ProcessSettings(threads(settings)),
-            StepLog(self.config, clock),
+            steps,
             measured.metrics,
             measured.spikes,
             measured.gradients,
@@ -233,7 +234,7 @@ class _Attempt:
             Divergence(),
         ]
         if self.judged:
-            callbacks.append(Pruning(self.folder, clock))
+            callbacks.append(Pruning(self.folder, clock, steps))
         if settings.keep_checkpoint == "last":
             callbacks.append(Checkpoint(self.folder))
         if self.config.tracking.backend == "mlflow":

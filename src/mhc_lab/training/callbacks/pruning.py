@@ -7,6 +7,7 @@ import time
 from lightning import Callback, LightningModule, Trainer
 
 from mhc_lab.run_folder import RunFolder
+from mhc_lab.training.callbacks.steps import StepLog
 from mhc_lab.training.clock import StepClock
 from mhc_lab.training.module import ResidualLM
 
@@ -28,9 +29,10 @@ class Pruning(Callback):
     always somebody to wait for. The run needs neither Optuna nor its database.
     """
 
-    def __init__(self, folder: RunFolder, clock: StepClock) -> None:
+    def __init__(self, folder: RunFolder, clock: StepClock, steps: StepLog) -> None:
         self.folder = folder
         self.clock = clock
+        self.steps = steps
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ResidualLM)
@@ -41,6 +43,7 @@ class Pruning(Callback):
             stop = self._ask(step, pl_module.val_loss) if trainer.is_global_zero else False
             stop = trainer.strategy.broadcast(stop, src=0)
         if stop:
+            self.steps.flush(trainer)
             raise Pruned(step, pl_module.val_loss)
 
     def _ask(self, step: int, val_loss: float) -> bool:

@@ -65,6 +65,11 @@ class StepLog(Callback):
         if step == last:
             trainer.should_stop = True  # validation follows, also where val_every does not divide the last step
 
+    def flush(self, trainer: Trainer) -> None:
+        """Hand out what waits, on all ranks at once: the run ends here, between two times of logging."""
+        if self._losses:
+            self._hand_out(trainer)
+
     def _hand_out(self, trainer: Trainer) -> None:
         means = torch.stack([torch.stack(self._losses).float(), torch.stack(self._norms).float()])
         if trainer.world_size > 1:
