@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from mhc_lab.command import command_line
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError
 from mhc_lab.report.figures.plot import Plot
-from mhc_lab.report.provenance import PACKAGES, git_state, machine
+from mhc_lab.report.provenance import git_state, machine, versions
 from mhc_lab.run_folder import write_bytes, write_json, write_whole
 
 Row = Mapping[str, Any]
@@ -36,7 +35,7 @@ def provenance() -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": git_state(Path(mhc_lab.__file__).parent),
         "code_fingerprint": code_fingerprint(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": versions(),
         "machine": machine() | {"threads": torch.get_num_threads()},
     }
 
@@ -99,10 +98,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _strict(item) for key, item in value.items()}
     return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -17,7 +17,7 @@ from mhc_lab.errors import LabError
 
 EXACT_TOKENS = 256  # their sums are exact: more say the same
 MOST_NUMBERS = 4_000_000  # of logits by default, so that the command takes seconds
-DEFAULT_TOKENS = 1024
+DEFAULT_TOKENS = 512
 
 
 @dataclass(frozen=True)

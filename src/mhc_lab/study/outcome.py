@@ -13,7 +13,7 @@ from mhc_lab.errors import LabError
 from mhc_lab.report.provenance import origin
 from mhc_lab.report.sweep.data import Objective, State, Sweep, SweepTrial
 from mhc_lab.study.engine import stored_storage
-from mhc_lab.study.folder import StudyFolder
+from mhc_lab.study.folder import StudyFolder, lasting
 from mhc_lab.study.space import Point
 from mhc_lab.study.storage import StudyStorage, resolve, trials
 from mhc_lab.study.sweep_file import SweepSpec
@@ -41,7 +41,7 @@ def read_sweep(folder: StudyFolder, storage: str | None = None) -> Sweep:
         parameters=spec.parameters,
         objectives=tuple(map(Objective, spec.objectives)),
         seeds=spec.seeds,
-        overrides=spec.overrides,
+        overrides=tuple(lasting(spec.overrides)),
         sampler=spec.sampler,
         pruner=spec.pruner,
         budget=spec.trials,
