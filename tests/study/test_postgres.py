@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from postgres import Server
 
 from mhc_lab.errors import LabError
+from mhc_lab.study.outcome import read_sweep
 from mhc_lab.study.storage import NothingWaits, StudyStorage, resolve
 from mhc_lab.study.trial import PLACE, REASON
 
@@ -99,6 +101,26 @@ def test_a_password_reaches_the_workers_and_no_file(search, server):
         search.run(trials=2, storage=url.replace("abracadabra", "open sesame"))
     assert "sesame" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_second_machine_joins_with_the_url_alone(search, server, tmp_path):
+    """Another results folder, as on another machine: both do a part, both can report the whole."""
+    url = server.database("machines")
+    elsewhere = dataclasses.replace(search, file=tmp_path / "elsewhere.yaml", results=tmp_path / "elsewhere")
+    with ThreadPoolExecutor(2) as machines:
+        given = {"trials": 16, "storage": url, "launched": True}
+        ends = [machines.submit(machine.run, "valley_slowly", **given) for machine in (search, elsewhere)]
+        assert [end.result(120) for end in ends] == [[], []]
+    done = [trial for trial in search.trials(storage=url) if trial.state == TrialState.COMPLETE]
+    assert sorted(trial.user_attrs[PLACE] for trial in done) == list(range(16))
+    parts = [sum(run.record() is not None for t in done for run in here.runs(t)) for here in (search, elsewhere)]
+    assert sum(parts) == 16
+    assert min(parts) > 0
+    for here in (search, elsewhere):
+        found = read_sweep(here.folder(), url).trials
+        assert [trial.state for trial in found] == ["complete"] * 16
+        assert all(trial.by_seed[0]["val_loss"] == trial.values[0] for trial in found)
 
 
 def test_of_two_workers_at_the_last_trial_one_gets_nothing(tmp_path, server):

@@ -107,7 +107,7 @@ def test_what_the_last_worker_left_is_done_by_the_next_command(search):
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_loses_nothing(search):
-    search.spec(trials=8)
+    search.spec(trials=24)
     command = subprocess.Popen([sys.executable, "-c", COMMAND, str(search.file), str(search.results)])
     runs = search.results / "runs"
     try:
@@ -119,13 +119,13 @@ def test_an_interrupted_sweep_goes_on_and_loses_nothing(search):
         command.send_signal(signal.SIGINT)
     assert command.wait(30) == 130
     finished = {t.number: (t.params, t.value) for t in search.trials() if t.state == TrialState.COMPLETE}
-    assert 1 <= len(finished) < 8
+    assert 1 <= len(finished) < 24
     assert TrialState.RUNNING not in {trial.state for trial in search.trials()}
     stopped = [t for t in search.trials() if t.state == TrialState.FAIL]
-    assert search.run(trials=8) == []
+    assert search.run(trials=24) == []
     after = search.trials()
     assert {number: (after[number].params, after[number].value) for number in finished} == finished
-    assert _places(search, TrialState.COMPLETE) == list(range(8))
+    assert _places(search, TrialState.COMPLETE) == list(range(24))
     for trial in stopped:  # its point is tried all the same
         assert [t.params for t in after if t.user_attrs[PLACE] == trial.user_attrs[PLACE]] == [trial.params] * 2
     assert {fake_runs.ended(run) for trial in after for run in search.runs(trial)} == {1}
@@ -350,7 +350,7 @@ import fake_runs
 import mhc_lab.study.sweep
 
 mhc_lab.study.sweep.code_fingerprint = lambda: fake_runs.CODE
-spec = load_sweep(sys.argv[1], trials=8, overrides=["launcher.workers=2"])
+spec = load_sweep(sys.argv[1], trials=24, overrides=["launcher.workers=2"])
 folder = StudyFolder(pathlib.Path(sys.argv[2]), "search")
 try:
     with interruptible(), alone(folder), concluded(folder, spec.base.tracking):

@@ -104,8 +104,8 @@ class StudyFolder:
         self._write(content)
 
     def is_sweep(self) -> bool:
-        """Whether the study is a sweep; LabError for an unknown study."""
-        return bool(self.content().get("kind") == "sweep")
+        """Whether there is a study, and it is a sweep."""
+        return (read_json(self.study_file) or {}).get("kind") == "sweep"
 
     def write_sweep(self, spec: SweepSpec, *, storage: str, command: str, keep: bool) -> None:
         """Write study.json of a sweep: what workers, here or elsewhere, resolve again."""

@@ -77,6 +77,7 @@ def best_by(folder: StudyFolder) -> tuple[str, dict[Any, Point]]:
 
     Raises LabError where the sweep has no `by`, or no finished trial.
     """
+    folder.content()  # refuses an unknown study
     if not folder.is_sweep():
         raise LabError(f"--tuned {folder.name}: it is a grid, not a sweep")
     sweep = read_sweep(folder)

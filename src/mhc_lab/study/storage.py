@@ -185,11 +185,16 @@ class _Queue(optuna.Study):
 
 
 def _connected(connect: Callable[[], RDBStorage]) -> RDBStorage:
-    """A server that is just being started gets a few seconds."""
+    """A server that is just being started gets a few seconds, and so does another command that makes the tables."""
     for pause in _CONNECT_PAUSES:
         try:
             return connect()
-        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError):
+        except (
+            sqlalchemy.exc.OperationalError,
+            sqlalchemy.exc.InterfaceError,
+            sqlalchemy.exc.IntegrityError,  # two made one type at a time
+            sqlalchemy.exc.ProgrammingError,  # or one table
+        ):
             time.sleep(pause)
     return connect()
 
