@@ -108,7 +108,11 @@ def test_what_the_last_worker_left_is_done_by_the_next_command(search):
 @pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_loses_nothing(search):
     search.spec(trials=24)
-    command = subprocess.Popen([sys.executable, "-c", COMMAND, str(search.file), str(search.results)])
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(search.file), str(search.results)],
+        # The tests may run in the background, where shells have Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     runs = search.results / "runs"
     try:
         deadline = time.monotonic() + 60
