@@ -34,6 +34,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "mhc, writes fixed": ("residual=mhc", "residual.h_post=fixed", "residual.h_res=fixed"),
     "mhc, nothing learned": ("residual=mhc", *(f"residual.{name}=fixed" for name in ("h_pre", "h_post", "h_res"))),
     "mhc, static": ("residual=mhc", *(f"residual.{name}=static" for name in ("h_pre", "h_post", "h_res"))),
+    "mhc, log": ("residual=mhc", "residual.sinkhorn=log", "residual.t_max=5"),
+    "mhc, overrelaxed": ("residual=mhc", "residual.sinkhorn=overrelaxed", "residual.t_max=5"),
+    "mhc, newton": ("residual=mhc", "residual.sinkhorn=newton", "residual.t_max=3"),
+    "mhc, warm": ("residual=mhc", "residual.sinkhorn=warm"),
+    "mhc, permutations": ("residual=mhc", "residual.sinkhorn=permutations"),
+    "mhc, kronecker": ("residual=mhc", "residual.sinkhorn=kronecker"),
     "mhc, learned ends": ("residual=mhc", "residual.expand=scaled", "residual.collapse=read"),
     "mhc, large vocabulary": ("residual=mhc", "model.vocab_size=4096", "model.tie_embeddings=true"),
     "constraints by layer": ("residual=mhc", "residual.constraints=[orthogonal,row_stochastic,unconstrained]"),
@@ -82,7 +88,9 @@ def test_saved_bytes_by_formula_are_the_counted_ones(case: str, block: str) -> N
 
 
 @pytest.mark.parametrize("block", ["off", "auto"])
-@pytest.mark.parametrize("case", ["identity", "mhc", "mhc, n = 8, t_max = 5", "mhc, all bf16", "orthogonal", "hc"])
+@pytest.mark.parametrize(
+    "case", ["identity", "mhc", "mhc, n = 8, t_max = 5", "mhc, all bf16", "mhc, overrelaxed", "orthogonal", "hc"]
+)
 def test_the_peak_by_formula_is_the_counted_one(case: str, block: str) -> None:
     """What operations allocate for themselves is in neither."""
     config = compose([*SMALL, *CASES[case], f"residual.recompute={block}"])

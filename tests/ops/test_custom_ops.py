@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+import mhc_lab.ops.sinkhorn.newton  # noqa: F401  # registers its operation
 from mhc_lab import ops
+from mhc_lab.config import compose
+from mhc_lab.models.gpt import GPT
 
 N, C, T = 4, 8, 6
 WIDTH = 2 * N + N * N
@@ -34,6 +37,7 @@ def calls() -> dict[str, tuple[object, tuple[object, ...]]]:
     return {
         "sinkhorn": (torch.ops.mhc_lab.sinkhorn, (t["h_res"], 5, "eq9", False)),
         "sinkhorn, implicit": (torch.ops.mhc_lab.sinkhorn, (t["h_res"], 5, "eq9", True)),
+        "warm_shift": (torch.ops.mhc_lab.warm_shift, (t["h_res"][0].detach(),)),
         "coefficients": (
             torch.ops.mhc_lab.coefficients,
             (t["streams"], t["phi"], t["alpha"], t["bias"], N, N, 0.0, 5, "eq9"),
@@ -90,6 +94,18 @@ def test_compiled_whole_and_for_any_number_of_tokens() -> None:
             for name, value in tensors().items()
         }
         torch.testing.assert_close(gradients(compiled, t), gradients(layer, t), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["log", "newton", "warm", "permutations", "kronecker"])
+def test_every_algorithm_compiles_whole(algorithm: str) -> None:
+    torch._dynamo.reset()
+    config = compose(["residual=mhc", f"residual.sinkhorn={algorithm}", "residual.t_max=3", "model.blocks=1"])
+    model = GPT(config.model, config.residual, 64)
+    model.init_weights("0")
+    tokens = torch.randint(0, 64, (2, 16))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    found, wanted = (torch.autograd.grad(f(tokens).sum(), list(model.parameters())) for f in (compiled, model))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_under_activation_checkpointing() -> None:

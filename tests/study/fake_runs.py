@@ -55,7 +55,7 @@ def kills_its_worker_once_at_1(folder: RunFolder) -> None:
     with folder.lock():
         _begin(folder)
         if folder.config().seed == 1 and begun(folder) == 1:
-            _kill_worker()
+            kill_worker()
         _end(folder, "finished")
 
 
@@ -64,7 +64,7 @@ def kills_its_worker_once_at_hc_1(folder: RunFolder) -> None:
         _begin(folder)
         config = folder.config()
         if (config.residual.variant, config.seed) == ("hc", 1) and begun(folder) == 1:
-            _kill_worker()
+            kill_worker()
         _end(folder, "finished")
 
 
@@ -91,7 +91,7 @@ def valley_that_kills_its_worker_once_at_7(folder: RunFolder) -> None:
     with folder.lock():
         _begin(folder)
         if folder.config().residual.t_max == 7 and begun(folder) == 1:
-            _kill_worker()
+            kill_worker()
         _end(folder, "finished", valley_metrics(folder))
 
 
@@ -127,7 +127,7 @@ def valley_metrics(folder: RunFolder) -> dict[str, float]:
     return {"val_loss": LOSS + distance + 0.001 * config.seed, "ms_per_step": float(config.residual.t_max)}
 
 
-def _kill_worker() -> None:
+def kill_worker() -> None:
     worker = multiprocessing.parent_process()
     assert worker is not None
     assert worker.pid is not None

@@ -85,7 +85,8 @@ def test_a_grid_on_a_server_runs_each_cell_once(lab, server):
 
 
 @pytest.mark.slow
-def test_a_password_reaches_the_workers_and_no_file(search, server):
+def test_a_password_reaches_the_workers_and_no_file(search, server, monkeypatch):
+    monkeypatch.delenv("PGPASSWORD", raising=False)
     url = server.database("secrets")
     server.say("CREATE ROLE ada LOGIN PASSWORD 'abracadabra'")
     server.say("ALTER DATABASE secrets OWNER TO ada")
@@ -97,6 +98,9 @@ def test_a_password_reaches_the_workers_and_no_file(search, server):
     assert not [file for file in files if b"abracadabra" in file.read_bytes()]
     with pytest.raises(LabError, match="give the whole URL with --storage"):
         search.run(trials=2)
+    monkeypatch.setenv("PGPASSWORD", "abracadabra")
+    assert [trial.state for trial in read_sweep(search.folder()).trials] == ["complete"]
+    monkeypatch.delenv("PGPASSWORD")
     with pytest.raises(LabError, match="password authentication failed") as error:
         search.run(trials=2, storage=url.replace("abracadabra", "open sesame"))
     assert "sesame" not in str(error.value)

@@ -99,11 +99,16 @@ def test_enqueue_queues_each_run_once_and_closes_what_is_not_wanted(storage, lab
     assert len(trials(study)) == 12
 
 
-def test_passwords_stay_out_of_the_study(tmp_path):
+def test_passwords_stay_out_of_the_study(tmp_path, monkeypatch):
+    monkeypatch.delenv("PGPASSWORD", raising=False)
     kept = without_password("postgresql://ada:secret@host/lab")
     assert kept == "postgresql://ada:***@host/lab"
     with pytest.raises(LabError, match="give the whole URL with --storage"):
         resolve(kept, tmp_path)
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    assert resolve(kept, tmp_path) == "postgresql+psycopg://ada@host/lab"
+    with pytest.raises(LabError, match="; give the whole URL with --storage"):
+        resolve(kept.replace("postgresql", "mysql"), tmp_path)
     assert without_password(DEFAULT_STORAGE) == DEFAULT_STORAGE
     with pytest.raises(LabError, match="not a database URL"):
         without_password("studies.db")

@@ -126,7 +126,7 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        # A zombie of this container's init is dead.
+        return sys.platform != "linux" or "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (ProcessLookupError, FileNotFoundError):  # it may go between the question and the look
         return False
-    # A zombie of this container's init is dead.
-    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text() if Path(f"/proc/{pid}").exists() else True

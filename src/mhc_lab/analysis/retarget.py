@@ -38,7 +38,7 @@ class Retargeted(Constraint):
     def rebased(self, bias: Tensor) -> Tensor:
         if self.algorithm != "warm":
             return bias
-        return bias + warm_shift(self.as_matrix(bias.detach())).flatten()
+        return bias + warm_shift(self.as_matrix(bias)).flatten()
 
     def __call__(self, logits: Tensor) -> Tensor:
         matrices, convention = self.as_matrix(logits.float()), convention_of(self.algorithm, self.config.convention)

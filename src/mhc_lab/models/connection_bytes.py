@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from mhc_lab.config.schema import ResidualConfig
 from mhc_lab.models.recompute import block_length
+from mhc_lab.models.saved_bytes import measured_saved_bytes
 from mhc_lab.residual import registry
 from mhc_lab.residual.constraints.base import Constraint
-from mhc_lab.residual.constraints.orthogonal import Orthogonal
 from mhc_lab.residual.constraints.unconstrained import Unconstrained
 from mhc_lab.residual.factory import layer_constraint
 
@@ -89,16 +92,27 @@ def _small(residual: ResidualConfig, dim: int, layer: int) -> _Small:
         return _Small(FP32 * n * rows, FP32 * n * (2 * rows + 1), once)
     logits = constraint.logits if constraint is not None else 0
     width = sum(logits if name == "h_res" else n for name in dynamic)
-    mixing, behind = _constraint_bytes(constraint) if constraint is not None and "h_res" in dynamic else (0, 0)
-    return _Small(FP32 * width + mixing, FP32 * (width + 1) + behind, FP32 * width * (n * dim + 2))
+    mixing = _constraint_bytes(constraint) if constraint is not None and "h_res" in dynamic else _Small()
+    once = FP32 * width * (n * dim + 2) + mixing.once
+    return _Small(FP32 * width + mixing.weights, FP32 * (width + 1) + mixing.others, once)
 
 
-def _constraint_bytes(constraint: Constraint) -> tuple[int, int]:
-    """A token's H_res, where it is not a view of the coefficients, and what its map keeps beside it."""
+def _constraint_bytes(constraint: Constraint) -> _Small:
+    """H_res, where it is not a view of the coefficients, and what its map keeps beside it: counted, not by formula.
+
+    A map outside of `ops.coefficients` keeps whatever autograd wants of it, up to several matrices an iteration.
+    """
     if constraint.fused_t_max or isinstance(constraint, Unconstrained):
-        return 0, 0
+        return _Small()
+    one, two = (_counted(constraint, tokens) for tokens in (1, 2))
     matrix = FP32 * constraint.streams**2
-    return matrix, 2 * matrix + FP32 * constraint.streams if isinstance(constraint, Orthogonal) else 0
+    return _Small(matrix, two - one - matrix, 2 * one - two)
+
+
+def _counted(constraint: Constraint, tokens: int) -> int:
+    """Bytes that stand between forward and backward for H_res of so many tokens, H_res with them."""
+    logits = nn.ParameterList([nn.Parameter(torch.zeros(tokens, constraint.logits))])
+    return measured_saved_bytes(lambda: constraint(logits[0]).square(), logits)
 
 
 def _ends(residual: ResidualConfig, dim: int, item: int) -> int:

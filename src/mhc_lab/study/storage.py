@@ -44,9 +44,15 @@ StaleTrial = Callable[["optuna.Study", FrozenTrial], None]
 
 
 def resolve(storage: str, results: Path) -> str:
-    """The URL to connect to, from the form that study.json holds; psycopg is the driver where none is named."""
+    """The URL to connect to, from the form that study.json holds; psycopg is the driver where none is named.
+
+    A password that study.json leaves out is PostgreSQL's own affair where PGPASSWORD holds it.
+    """
     if f":{_HIDDEN}@" in storage:
-        raise LabError(f"{storage}: the password is not kept with the study; give the whole URL with --storage")
+        if not storage.startswith("postgres") or "PGPASSWORD" not in os.environ:
+            hint = "set PGPASSWORD, or give" if storage.startswith("postgres") else "give"
+            raise LabError(f"{storage}: the password is not kept with the study; {hint} the whole URL with --storage")
+        storage = storage.replace(f":{_HIDDEN}@", "@")
     scheme, colon, rest = storage.replace("{results}", str(results)).partition(":")
     return f"{'postgresql+psycopg' if scheme in ('postgresql', 'postgres') else scheme}{colon}{rest}"
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 
-@lru_cache
 def permutations(n: int) -> tuple[tuple[int, ...], ...]:
     """All n! permutations in lexicographic order, I first: row i of P_k has its 1 at column permutations(n)[k][i]."""
     return tuple(itertools.permutations(range(n)))

@@ -56,11 +56,11 @@ class Warm(DoublyStochastic):
     """
 
     def rebased(self, bias: Tensor) -> Tensor:
-        return bias + warm_shift(self.as_matrix(bias.detach())).flatten()
+        return bias + warm_shift(self.as_matrix(bias)).flatten()
 
 
 class _Unfused(DoublyStochastic):
-    """Plain torch behind the coefficients: what autograd keeps of an iteration, `models.cost.memory` does not count."""
+    """Plain torch behind the coefficients, of which autograd keeps several matrices an iteration."""
 
     algorithm: str
     least: torch.dtype = torch.float32  # precision

@@ -14,8 +14,7 @@ from mhc_lab.residual.constraints.base import Constraint
 class Kronecker(Constraint):
     """H_res = the product of [[p, 1 - p], [1 - p, p]], p = sigmoid(logit): exact, for log2 n logits.
 
-    The smallest set of all: symmetric, and all such matrices commute. `models.cost.memory` counts H_res, and not
-    the factors that are kept behind it.
+    The smallest set of all: symmetric, and all such matrices commute.
     """
 
     promises = frozenset({"rows", "columns", "non_negative", "contraction"})

@@ -16,10 +16,7 @@ _HALVINGS = 100
 
 
 class Permutations(Constraint):
-    """H_res = sum_k softmax(logits)_k P_k: every positive doubly stochastic matrix, exact, for n! logits.
-
-    `models.cost.memory` counts H_res, and not the softmax that is kept behind it.
-    """
+    """H_res = sum_k softmax(logits)_k P_k: every positive doubly stochastic matrix, exact, for n! logits."""
 
     promises = frozenset({"rows", "columns", "non_negative", "contraction"})
 
