@@ -100,6 +100,14 @@ def test_legend_without_control_timing_or_paper(study: Any) -> None:
     assert "Holm-adjusted over 1 row," in text
 
 
+def test_a_tuned_study_says_what_its_rows_have(study: Any) -> None:
+    study.row("identity", [2.5, 2.6, 2.4]).row("hc", [2.4, 2.5, 2.4]).row("mhc", [2.3, 2.5, 2.2])
+    for row, rate in zip(study.spec["rows"], (0.002, 0.002, 0.004), strict=True):
+        row["tuned"] = {"sweep": "rates", "overrides": [f"optim.learning_rate={rate}"], "seeds": [0, 1]}
+    wanted = "Tuned: what the sweep rates found best on seeds 0, 1: optim.learning_rate=0.002 for identity, hc; "
+    assert wanted + "optim.learning_rate=0.004 for mhc." in exported(study.save(), "table.md")
+
+
 def test_pipes_and_stars_do_not_break_markdown(study: Any) -> None:
     study.row("a|b", [2.5, 2.5, 2.6]).row("c\\d", [2.5, 2.5, 2.6])
     study.row("identity", [2.5, 2.6, None])

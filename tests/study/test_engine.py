@@ -148,5 +148,6 @@ def test_study_json_has_what_reports_read(lab):
         "h_post": "fixed",
         "streams": 1,
         "paper_loss_gap": None,
+        "tuned": None,
     }
     assert content["rows"][2]["h_res"] == "dynamic"

@@ -327,9 +327,9 @@ def test_the_best_point_for_each_choice(search):
     starts = [{"residual.convention": c, LEARNING_RATE: r} for c in ("v4", "eq9") for r in (0.0001, 0.001, 0.01)]
     found = {"space": space, "enqueue": starts[:4], "by": "residual.convention", "sampler": FAST}
     assert search.run(**found) == []
-    key, best = best_by(search.folder())
-    assert key == "residual.convention"
-    assert best == {"v4": {LEARNING_RATE: 0.001}, "eq9": {LEARNING_RATE: 0.0001}}
+    found_best = best_by(search.folder())
+    assert (found_best.sweep, found_best.by) == ("search", "residual.convention")
+    assert found_best.best == {"v4": {LEARNING_RATE: 0.001}, "eq9": {LEARNING_RATE: 0.0001}}
 
 
 def test_a_sweep_without_by_tunes_nothing_apart(search):

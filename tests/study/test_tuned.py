@@ -10,8 +10,8 @@ import yaml
 from mhc_lab.errors import LabError
 from mhc_lab.study.spec import Tuned, load_grid
 
-RATES = Tuned("learning_rate", "residual", {name: {"optim.learning_rate": rate} for name, rate in
-                                            (("identity", 0.004), ("mhc", 0.002), ("hc", 0.001))})  # fmt: skip
+BEST = {"identity": 0.004, "mhc": 0.002, "hc": 0.001}
+RATES = Tuned("learning_rate", "residual", {name: {"optim.learning_rate": BEST[name]} for name in BEST}, (0, 1, 2))
 
 
 def grid(tmp_path: Path, rows: dict[str, list[str]], *shared: str) -> str:
@@ -48,7 +48,10 @@ def test_each_row_takes_the_rate_of_its_own_variant(tmp_path: Path) -> None:
 
 def test_a_rows_own_key_wins_and_a_shared_option_counts(tmp_path: Path) -> None:
     rows = {"identity": ["residual=identity"], "mine": ["optim.learning_rate=0.01"], "shared": []}
-    assert rates(grid(tmp_path, rows, "residual=hc")) == {"identity": 0.004, "mine": 0.01, "shared": 0.001}
+    file = grid(tmp_path, rows, "residual=hc")
+    assert rates(file) == {"identity": 0.004, "mine": 0.01, "shared": 0.001}
+    origins = [row.tuned["overrides"] for row in load_grid(file, tuned=RATES).rows]
+    assert origins == [["optim.learning_rate=0.004"], [], ["optim.learning_rate=0.001"]]
 
 
 def test_without_a_word_on_the_group_its_default_option_counts(tmp_path: Path) -> None:
@@ -56,7 +59,8 @@ def test_without_a_word_on_the_group_its_default_option_counts(tmp_path: Path) -
 
 
 def test_a_setting_can_be_what_is_tuned_apart(tmp_path: Path) -> None:
-    by_streams = Tuned("rates", "residual.streams", {4: {"optim.learning_rate": 0.5}, 2: {"optim.learning_rate": 0.25}})
+    best = {4: {"optim.learning_rate": 0.5}, 2: {"optim.learning_rate": 0.25}}
+    by_streams = Tuned("rates", "residual.streams", best, (0,))
     rows = {"identity": ["residual=identity"], "two": ["residual=mhc", "residual.streams=2"]}
     assert rates(grid(tmp_path, rows), by_streams) == {"identity": 0.5, "two": 0.25}
 
@@ -68,6 +72,6 @@ def test_a_row_that_the_sweep_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_a_row_is_told_with_its_sweep(tmp_path: Path) -> None:
-    wrong = Tuned("rates", "residual", {"identity": {"residual.t_max": 3}})
+    wrong = Tuned("rates", "residual", {"identity": {"residual.t_max": 3}}, (0,))
     with pytest.raises(LabError, match=r"row 'identity', tuned by 'rates': .*t_max"):
         rates(grid(tmp_path, {"identity": ["residual=identity"]}), wrong)

@@ -69,7 +69,7 @@ class Study:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """row, overrides, baseline, control, variant, h_res, h_pre, h_post, streams, paper_loss_gap of each.
+        """row, overrides, baseline, control, variant, h_res, h_pre, h_post, streams, paper_loss_gap, tuned of each.
 
         `repeats`, of a control arm, where another baseline was chosen: the row that it repeats.
         """

@@ -33,6 +33,7 @@ def legend(study: Study, summary: Summary) -> list[str]:
     tested = f"{len(summary.tested)} row{'' if len(summary.tested) == 1 else 's'}"
     return [
         f"Seeds: {seeds}; the column counts those that finished. Losses in nats per token.",
+        *_tuned(study),
         f"Loss gap: row − {against}, mean of the differences by seed. ±: half width of the 95 % t interval "
         f"(for the gap, the paired one), from {stats.MIN_SEEDS} seeds on.",
         f"*: distinguishable from {against}: paired t test, Holm-adjusted over {tested}, p < {stats.ALPHA}.",
@@ -44,6 +45,22 @@ def legend(study: Study, summary: Summary) -> list[str]:
         ),
         *_floors(study, summary),
         *([_power(summary.power)] if summary.power else []),
+    ]
+
+
+def _tuned(study: Study) -> list[str]:
+    """What sweeps found best for the rows of `ablate --tuned`."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in study.rows:
+        if tuned := row.get("tuned"):
+            seeds = ", ".join(map(str, tuned["seeds"]))
+            settings = ", ".join(tuned["overrides"]) or "nothing that it does not set itself"
+            found.setdefault((tuned["sweep"], seeds), {}).setdefault(settings, []).append(row["row"])
+    return [
+        f"Tuned: what the sweep {sweep} found best on seeds {seeds}: "
+        + "; ".join(f"{settings} for {', '.join(rows)}" for settings, rows in by_settings.items())
+        + "."
+        for (sweep, seeds), by_settings in found.items()
     ]
 
 

@@ -111,7 +111,7 @@ def _tuned(sweep: str | None, results: Path) -> Tuned | None:
         return None
     from mhc_lab.study.outcome import best_by
 
-    return Tuned(sweep, *best_by(StudyFolder(results, sweep)))
+    return best_by(StudyFolder(results, sweep))
 
 
 def run_cells(

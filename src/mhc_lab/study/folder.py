@@ -76,7 +76,7 @@ class StudyFolder:
         """Write study.json: the grid's rows and seeds added to those that the study already has."""
         stored = read_json(self.study_file)
         # What a row has had since an earlier version stood in it.
-        since = {"overrides": [], "baseline": grid.baseline, "control": False}
+        since = {"overrides": [], "baseline": grid.baseline, "control": False, "tuned": None}
         rows = {row["row"]: {**since, **row} for row in (stored["rows"] if stored else [])}
         cells = {(cell["row"], cell["seed"]): cell for cell in (stored["cells"] if stored else [])}
         rows.update({row.name: _row_entry(row) for row in grid.rows})
@@ -175,6 +175,7 @@ def _row_entry(row: Row) -> dict[str, Any]:
         **modes,
         "streams": registry.stream_count(residual),
         "paper_loss_gap": row.paper_loss_gap,
+        "tuned": row.tuned,
     }
 
 

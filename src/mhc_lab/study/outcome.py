@@ -15,6 +15,7 @@ from mhc_lab.report.sweep.data import Objective, State, Sweep, SweepTrial
 from mhc_lab.study.engine import stored_storage
 from mhc_lab.study.folder import StudyFolder, lasting
 from mhc_lab.study.space import Point
+from mhc_lab.study.spec import Tuned
 from mhc_lab.study.storage import StudyStorage, resolve, trials
 from mhc_lab.study.sweep_file import SweepSpec
 from mhc_lab.study.trial import METRICS, PLACE, REASON, RUNS
@@ -72,8 +73,8 @@ def export_sweep(
     return written
 
 
-def best_by(folder: StudyFolder) -> tuple[str, dict[Any, Point]]:
-    """The key that a sweep tunes apart, and for each of its values the rest of the best point.
+def best_by(folder: StudyFolder) -> Tuned:
+    """For each value of the key that a sweep tunes apart: the rest of the best point.
 
     Raises LabError where the sweep has no `by`, or no finished trial.
     """
@@ -89,7 +90,7 @@ def best_by(folder: StudyFolder) -> tuple[str, dict[Any, Point]]:
         best.setdefault(point.pop(sweep.by), point)
     if not best:
         raise LabError(f"--tuned {folder.name}: the sweep has no finished trial: mhc-lab sweep {folder.name}")
-    return sweep.by, best
+    return Tuned(folder.name, sweep.by, best, tuple(sweep.seeds))
 
 
 def _standing(study: Study) -> list[FrozenTrial]:

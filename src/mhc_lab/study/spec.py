@@ -36,13 +36,14 @@ _ROW_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
 @dataclass(frozen=True)
 class Row:
     """A line of the table: its configuration (of seed 0), the row that its gap is measured from, and the gap that the
-    paper gives for it, if any."""
+    paper gives for it, if any. `tuned`: the settings among its overrides that a sweep found best, for its table."""
 
     name: str
     overrides: tuple[str, ...]
     baseline: str
     config: RunConfig
     paper_loss_gap: float | None
+    tuned: Mapping[str, Any] | None = None  # "sweep", "overrides", and "seeds" of the sweep
 
     def with_seed(self, seed: int) -> RunConfig:
         return dataclasses.replace(self.config, seed=seed)
@@ -55,6 +56,7 @@ class Tuned:
     sweep: str
     by: str
     best: Mapping[Any, Point]
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,15 @@ def _tuned(row: Row, tuned: Tuned, shared: Sequence[str], file: Path, config_dir
             f"{file}: row '{row.name}': the sweep '{tuned.sweep}' has no finished trial with "
             f"{override(tuned.by, value)} (it has {known}): add it to its choices, or leave the row out"
         )
-    own = (*(override(key, found) for key, found in tuned.best[value].items()), *row.overrides)
+    of_its_own = {text.partition("=")[0] for text in row.overrides}
+    found = [override(key, best) for key, best in tuned.best[value].items() if key not in of_its_own]
+    own = (*found, *row.overrides)
     try:
         config = compose(own, shared=shared, config_dir=config_dir)
     except LabError as error:
         raise LabError(f"{file}: row '{row.name}', tuned by '{tuned.sweep}': {error}") from error
-    return dataclasses.replace(row, overrides=own, config=config)
+    origin = {"sweep": tuned.sweep, "overrides": found, "seeds": list(tuned.seeds)}
+    return dataclasses.replace(row, overrides=own, config=config, tuned=origin)
 
 
 def _chosen(key: str, row: Row, shared: Sequence[str], config_dir: Path | None) -> Any:
