@@ -159,9 +159,9 @@ def test_lines_to_names_pass_no_other_point() -> None:
 def test_a_crowd_of_points_is_named_in_no_time() -> None:
     generator = np.random.default_rng(0)
     at = [(float(x), float(y)) for x, y in generator.uniform(50, 350, (300, 2))]
-    started = time.perf_counter()
+    started = time.process_time()
     around(at[:25], ["a_name"] * 25, [(x - 4, y - 4, x + 4, y + 4) for x, y in at], (0, 0, 400, 400))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_many_names_are_cut_in_a_sentence() -> None:
