@@ -123,6 +123,7 @@ def sweep(
     results: Results = Path("results"),
     config_dir: ConfigDir = None,
     dry_run: DryRun = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run again what other code made.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Go on with trials and runs of other code.")] = False,
 ) -> None:
     """Search settings with Optuna; the same command again resumes: mhc-lab sweep sinkhorn --trials 40 --workers 2"""
@@ -140,6 +141,7 @@ def sweep(
         results=results,
         config_dir=config_dir,
         dry_run=dry_run,
+        rerun=rerun,
         keep=keep,
     )
 
@@ -200,6 +202,10 @@ def export(
 
     chosen = None if formats is None else [name.strip() for name in formats.split(",")]
     if len(studies) == 1 and StudyFolder(results, studies[0]).is_sweep():
+        of_grids = {"--baseline": baseline, "--margin": margin, "--gap": gap or None, "--strict": strict or None}
+        of_grids |= {"--allow-mixed": allow_mixed or None, "--open": open_page or None}
+        if given := [name for name, value in of_grids.items() if value is not None]:
+            raise LabError(f"{', '.join(given)}: for grids; sweep '{studies[0]}' takes --format and --storage")
         _export_sweep(StudyFolder(results, studies[0]), chosen, storage)
         return
     if open_page and chosen is not None and "html" not in chosen:

@@ -98,7 +98,13 @@ def test_status_of_a_sweep(swept: tuple[Path, str]) -> None:
     place, _ = swept
     done = mhc_lab("status", "smoke", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "smoke" in done.stdout
+    title, states, best = done.stdout.splitlines()
+    assert title == "smoke: A sweep of seconds"
+    found = trials(place, "smoke")
+    pruned = sum(trial.state == TrialState.PRUNED for trial in found)
+    assert states == f"6 trials: {6 - pruned} complete" + (f", {pruned} pruned" if pruned else "")
+    lowest = min((t for t in found if t.state == TrialState.COMPLETE), key=lambda trial: trial.value)
+    assert best.startswith(f"best: trial {lowest.number}, val loss {lowest.value:.4f}, ")
 
 
 @pytest.mark.slow
@@ -115,6 +121,8 @@ def test_export_of_a_sweep(swept: tuple[Path, str]) -> None:
     assert json.loads((folder / "provenance.json").read_text())["export_command"] == "mhc-lab export smoke"
     (line,) = refused(place, "export", "smoke", "demo")
     assert "study 'smoke' is a sweep: export it by itself" in line
+    (line,) = refused(place, "export", "smoke", "--margin", "0", "--open")
+    assert "--margin, --open: for grids; sweep 'smoke' takes" in line
 
 
 @pytest.mark.slow

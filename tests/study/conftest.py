@@ -14,7 +14,7 @@ import yaml
 from mhc_lab.config import RunConfig
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.engine import run_cells
-from mhc_lab.study.folder import StudyFolder
+from mhc_lab.study.folder import OtherCode, StudyFolder
 from mhc_lab.study.holding import alone
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.spec import Grid, load_grid
@@ -124,7 +124,7 @@ class Search:
         workers: int = 1,
         study: str = "search",
         storage: str | None = None,
-        keep: bool = True,  # launched workers have another code than the stand-ins
+        other_code: OtherCode = "keep",  # launched workers have another code than the stand-ins
         launched: bool = False,
         **changes: Any,
     ) -> list[str]:
@@ -142,7 +142,7 @@ class Search:
                 folder,
                 slots(spec.base),
                 storage=storage,
-                keep=keep,
+                other_code=other_code,
                 command="again",
                 target=f"fake_runs:{target}",
             )
@@ -193,7 +193,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
         "sampler": {"name": "tpe", "seed": 3, "n_startup_trials": 2},
         "trials": 4,
     }
-    for module in ("sweep", "trial"):
+    for module in ("definition", "trial"):
         monkeypatch.setattr(f"mhc_lab.study.{module}.code_fingerprint", lambda: fake_runs.CODE)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     return Search(tmp_path / "search.yaml", tmp_path / "results", content, monkeypatch)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder
 
 LOSS = 2.0
@@ -71,6 +72,10 @@ def kills_its_worker_once_at_hc_1(folder: RunFolder) -> None:
 def valley(folder: RunFolder) -> None:
     """A run of a sweep that finishes at once; its metrics are `valley_metrics`."""
     _search(folder)
+
+
+def not_there(folder: RunFolder) -> None:  # noqa: ARG001
+    raise LabError("the disk is not there: mount it")
 
 
 def valley_slowly(folder: RunFolder) -> None:

@@ -62,6 +62,16 @@ def test_a_worker_of_this_machine_is_missed_at_once(storage):
     assert [t.state for t in trials(study)] == [TrialState.FAIL, TrialState.WAITING]
 
 
+def test_a_pid_of_another_container_says_nothing(storage):
+    """Two that share a host's name have processes of their own under the same numbers."""
+    study = storage.create()
+    _queue(study)
+    host, pid, _ = process_name().rsplit(" ", 2)
+    _take(study, f"{host}[4026999999] {pid} 1")
+    storage.reap(study)
+    assert [t.state for t in trials(study)] == [TrialState.RUNNING]
+
+
 def test_a_trial_that_no_worker_signed_is_requeued_after_the_grace(storage):
     study = storage.create()
     _queue(study)
@@ -112,6 +122,8 @@ def test_passwords_stay_out_of_the_study(tmp_path, monkeypatch):
     assert without_password(DEFAULT_STORAGE) == DEFAULT_STORAGE
     with pytest.raises(LabError, match="not a database URL"):
         without_password("studies.db")
+    with pytest.raises(LabError, match="not a database URL"):
+        without_password("postgresql://host:port/lab")
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,18 @@ import time
 from collections import Counter
 
 import fake_runs
+import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from mhc_lab.errors import LabError
-from mhc_lab.run_folder import write_json
+from mhc_lab.run_folder import RunFolder, write_json
 from mhc_lab.study.outcome import best_by, read_sweep
+from mhc_lab.study.storage import DEFAULT_STORAGE, resolve
 from mhc_lab.study.sweep import enqueue
-from mhc_lab.study.trial import DIED, PLACE, REASON, RUNS
+from mhc_lab.study.trial import CHOICE, DIED, PLACE, REASON, RUNS, SweepObjective
+from mhc_lab.study.worker import work
 
 LEARNING_RATE, T_MAX = "optim.learning_rate", "residual.t_max"
 FAST = {"name": "qmc", "seed": 3}  # nothing to compute
@@ -94,8 +98,8 @@ def test_the_trial_of_a_killed_worker_is_done_again_by_another(search):
 def test_what_the_last_worker_left_is_done_by_the_next_command(search):
     target = "valley_that_kills_its_worker_once_at_7"
     failures = search.run(target, trials=3, enqueue=STARTS[:1], launched=True)
-    assert failures[0] == "0 of 3 trials failed"
-    assert failures[1] == "  3 trials have no result; the same command goes on with them"
+    assert failures[0] == "0 of 3 trials failed; the same command goes on"
+    assert failures[1] == "  3 trials have no result"
     assert "worker 0 was killed by SIGKILL" in failures[2]
     assert search.run(target, trials=3, enqueue=STARTS[:1]) == []
     assert _places(search, TrialState.COMPLETE) == [0, 1, 2]
@@ -138,7 +142,7 @@ def test_an_interrupted_sweep_goes_on_and_loses_nothing(search):
 def test_a_diverged_run_is_a_failed_trial_and_a_dead_one_is_told_too(search, capfd):
     failures = search.run("valley_with_holes", enqueue=STARTS, sampler=FAST)
     assert failures == [
-        "1 of 4 trials failed",
+        "1 of 4 trials failed; the same command goes on",
         "  trial 2: seed 0: failed: killed by SIGKILL (kill -9, or out of memory in a container)",
     ]
     trials = search.trials()
@@ -146,9 +150,15 @@ def test_a_diverged_run_is_a_failed_trial_and_a_dead_one_is_told_too(search, cap
     assert trials[1].user_attrs[REASON] == "seed 0: diverged: NaN loss at step 3"
     assert [trial.user_attrs.get(DIED) for trial in trials] == [None, False, True, None]
     assert "trial 1  learning_rate=0.001  t_max=8  failed: seed 0: diverged" in capfd.readouterr().out
-    # Both are answers: nothing is tried again, and the dead one is told again.
-    assert search.run("valley_with_holes", enqueue=STARTS, sampler=FAST) == failures
-    assert len(search.trials()) == 4
+    # NaN is an answer; what died is tried again.
+    assert search.run("valley_with_holes", enqueue=STARTS, sampler=FAST) == []
+    assert [trial.state.name for trial in search.trials()] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert search.trials()[4].params == STARTS[2]
+    read = read_sweep(search.folder()).trials
+    assert [(trial.number, trial.state) for trial in read] == [
+        (0, "complete"), (1, "failed"), (3, "complete"), (4, "complete"),
+    ]  # fmt: skip
+    assert [trial.enqueued for trial in read] == [True] * 4
 
 
 def test_a_diverged_run_alone_is_no_failure(search):
@@ -160,6 +170,8 @@ def test_a_diverged_run_alone_is_no_failure(search):
     ("changes", "words"),
     [
         ({"space": {T_MAX: {"int": [1, 20]}}}, r"space: .*t_max: int 1 to 40 \(log\) then, int 1 to 20 now"),
+        ({"space": {LEARNING_RATE: {"float": [1.00001e-5, 0.1], "log": True}}}, r"float 1e-05 to .* 1.00001e-05 to"),
+        ({"objectives": ["val_loss", "ms_per_step"]}, r"objectives: \['val_loss'\] then, .*'ms_per_step'\] now"),
         ({"sampler": {"name": "gp", "seed": 3}}, r"sampler: name: qmc then, gp now"),
         ({"seeds": [0, 1]}, r"seeds: \[0\] then, \[0, 1\] now"),
         ({"overrides": ["residual=mhc", "data=synthetic", "tracking=none"]}, "overrides: .*max_steps=12.* then"),
@@ -177,14 +189,14 @@ def test_another_sweep_in_the_same_study_is_refused_with_the_difference(search, 
 
 def test_trials_of_other_code_ask_for_a_choice(search, monkeypatch):
     search.run(trials=1, sampler=FAST)
-    monkeypatch.setattr("mhc_lab.study.sweep.code_fingerprint", lambda: "later")
+    monkeypatch.setattr("mhc_lab.study.definition.code_fingerprint", lambda: "later")
     with pytest.raises(LabError, match=r"other code than now \(later\): --keep .*--study NAME"):
-        search.run(trials=2, sampler=FAST, keep=False)
+        search.run(trials=2, sampler=FAST, other_code="ask")
     assert search.run(trials=2, sampler=FAST) == []
     assert _places(search, TrialState.COMPLETE) == [0, 1]
 
 
-def test_runs_of_other_code_are_run_again_unless_kept(search):
+def test_runs_of_other_code_are_kept_or_run_again_as_the_user_says(search):
     search.run(trials=2, sampler=FAST)
     runs = [run for trial in search.trials() for run in search.runs(trial)]
     record = runs[0].record()
@@ -192,9 +204,129 @@ def test_runs_of_other_code_are_run_again_unless_kept(search):
     search.run(trials=2, sampler=FAST, study="kept")
     assert [fake_runs.begun(run) for run in runs] == [1, 1]
     assert search.trials("kept")[0].value == 0.5
-    search.run(trials=2, sampler=FAST, study="anew", keep=False)
+    # A point that the sampler proposes is not known before: its trial fails, and nothing is lost.
+    failures = search.run(trials=2, sampler=FAST, study="anew", other_code="ask")
+    assert failures[1] == f"  trial 0: {runs[0].path} has a result of other code: {CHOICE}"
+    assert (runs[0].record() or {})["code_fingerprint"] == "older"
+    search.run(trials=2, sampler=FAST, study="anew", other_code="rerun")
     assert [fake_runs.begun(run) for run in runs] == [2, 1]
-    assert search.trials("anew")[0].value == search.trials()[0].value
+    assert [trial.state.name for trial in search.trials("anew")] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert search.trials("anew")[2].value == search.trials()[0].value
+
+
+def test_starting_points_with_results_of_other_code_are_asked_about_first(search):
+    search.run(trials=2, enqueue=STARTS, sampler=FAST)
+    (run,) = search.runs(search.trials()[1])
+    write_json(run.record_file, (run.record() or {}) | {"code_fingerprint": "older"})
+    with pytest.raises(LabError, match=r"^1 of the runs to come have a result of other code than now: --rerun"):
+        search.run(trials=2, enqueue=STARTS, sampler=FAST, study="anew", other_code="ask")
+    assert search.trials("anew") == []
+    assert search.run(trials=2, enqueue=STARTS, sampler=FAST, study="anew", other_code="rerun") == []
+    assert fake_runs.begun(run) == 2
+
+
+def test_a_place_that_could_not_be_run_is_run_once_it_can(search):
+    """Something is not there; then it is."""
+    failures = search.run("not_there", trials=2, sampler=FAST)
+    assert failures[0] == "2 of 2 trials failed; the same command goes on"
+    assert "trial 0: seed 0: failed: the disk is not there: mount it" in failures[1]
+    assert search.run(trials=2, sampler=FAST) == []
+    assert _places(search, TrialState.COMPLETE) == [0, 1]
+    assert [t.params for t in search.trials()][2:] == [t.params for t in search.trials()][:2]
+
+
+def test_a_budget_may_shrink_while_trials_wait(search):
+    search.run(trials=1, sampler=FAST)
+    enqueue(optuna_study(search), search.spec(trials=4, sampler=FAST))
+    assert [trial.state.name for trial in search.trials()] == ["COMPLETE", *["WAITING"] * 3]
+    assert search.run(trials=2, sampler=FAST) == []
+    assert _places(search, TrialState.COMPLETE) == [0, 1]
+    assert TrialState.WAITING not in {trial.state for trial in search.trials()}
+    assert search.run(trials=3, sampler=FAST) == []
+    assert _places(search, TrialState.COMPLETE) == [0, 1, 2]
+
+
+def test_starting_points_may_be_added(search, capfd):
+    assert search.run(trials=2, enqueue=STARTS[:1], sampler=FAST) == []
+    assert search.run(trials=2, enqueue=STARTS[:3], sampler=FAST) == []
+    assert "2 starting points lie beyond the budget: give more --trials" in capfd.readouterr().out
+    assert search.run(trials=4, enqueue=STARTS[:3], sampler=FAST) == []
+    points = _points(search)
+    assert [points[0], *points[2:]] == STARTS[:3]
+    assert [trial.enqueued for trial in read_sweep(search.folder()).trials] == [True, False, True, True]
+
+
+def test_a_grid_of_other_points_is_another_sweep(search):
+    rates = {LEARNING_RATE: {"float": [1e-4, 1e-2], "log": True, "points": 3}}
+    assert search.run(space=rates, sampler="grid", trials=3) == []
+    rates[LEARNING_RATE]["points"] = 2
+    with pytest.raises(LabError, match=r"\(log\), 3 points then, .*\(log\), 2 points now"):
+        search.run(space=rates, sampler="grid", trials=2)
+
+
+def test_a_configuration_file_that_has_changed_is_another_sweep(search, tmp_path, monkeypatch):
+    """Also to a worker that sees other files than the command that began it."""
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "conf" / "model" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("dim: 16\nheads: 2\n")
+    overrides = [*search.content["overrides"], "model=mine"]
+    search.run(trials=1, sampler=FAST, overrides=overrides)
+    enqueue(optuna_study(search), search.spec(trials=2, sampler=FAST, overrides=overrides))
+    mine.write_text("dim: 32\nheads: 2\n")
+    with pytest.raises(LabError, match=r"configuration: [0-9a-f]{12} then, [0-9a-f]{12} now"):
+        search.run(trials=2, sampler=FAST, overrides=overrides)
+    with pytest.raises(LabError, match=r"configuration: .*; give this worker the code, corpus and configuration"):
+        work(search.results, "search", target="fake_runs:valley")
+    assert [trial.state.name for trial in search.trials()] == ["COMPLETE", "WAITING"]
+
+
+def test_a_worker_of_other_code_takes_no_trial(search, monkeypatch):
+    search.run(trials=1, sampler=FAST, other_code="ask")
+    monkeypatch.setattr("mhc_lab.study.definition.code_fingerprint", lambda: "later")
+    with pytest.raises(LabError, match=r"made with other code than now \(later\): give this worker"):
+        work(search.results, "search", target="fake_runs:valley")
+
+
+def test_a_trial_that_was_given_to_another_worker_ends_its_run(search):
+    """This machine slept for longer than the grace; the run would wait for its answer for ever."""
+
+    def slept(trial: optuna.trial.Trial, *_: object) -> None:
+        trial.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        raise UpdateFinishedTrialError
+
+    search.patch.setattr(optuna.trial.Trial, "report", slept)
+    pruner = {"name": "hyperband", "min_steps": 2, "factor": 3}
+    failures = search.run("judged", trials=1, enqueue=STARTS[:1], pruner=pruner)
+    assert failures == ["0 of 1 trials failed; the same command goes on", "  1 trials have no result"]
+    (run,) = [RunFolder(path) for path in (search.results / "runs").iterdir() if path.is_dir()]
+    with run.lock():
+        assert run.record() is None
+
+
+def test_a_trial_that_another_worker_was_given_may_end_late(search):
+    """What its run has finished stands, and this worker goes on."""
+    values = SweepObjective._values
+
+    def late(objective: SweepObjective, trial: optuna.trial.Trial, point: dict) -> list[float]:
+        found = values(objective, trial, point)
+        if trial.number == 0:
+            trial.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return found
+
+    search.patch.setattr(SweepObjective, "_values", late)
+    failures = search.run(trials=2, sampler=FAST)
+    assert failures == ["0 of 2 trials failed; the same command goes on", "  1 trials have no result"]
+    assert [trial.state.name for trial in search.trials()] == ["FAIL", "COMPLETE"]
+
+
+def test_a_bug_in_the_middle_of_a_trial_is_not_taken_for_sleep(search):
+    def broken(*_: object) -> float:
+        raise ValueError("not what it should be")
+
+    search.patch.setattr(SweepObjective, "_values", broken)
+    with pytest.raises(ValueError, match="not what it should be"):
+        search.run(trials=1, sampler=FAST)
 
 
 def test_a_grid_takes_every_point_once_and_asks_for_no_more_than_is_wanted(search):
@@ -327,6 +459,11 @@ def test_the_best_point_for_each_choice(search):
     starts = [{"residual.convention": c, LEARNING_RATE: r} for c in ("v4", "eq9") for r in (0.0001, 0.001, 0.01)]
     found = {"space": space, "enqueue": starts[:4], "by": "residual.convention", "sampler": FAST}
     assert search.run(**found) == []
+    longer = search.spec(trials=5, **found)
+    search.folder().write_sweep(longer, storage=DEFAULT_STORAGE, command="go", other_code="ask")
+    with pytest.raises(LabError, match="--tuned search: 4 of 5 trials have a result; let it end: go"):
+        best_by(search.folder())
+    assert search.run(**found) == []
     found_best = best_by(search.folder())
     assert (found_best.sweep, found_best.by) == ("search", "residual.convention")
     assert found_best.best == {"v4": {LEARNING_RATE: 0.001}, "eq9": {LEARNING_RATE: 0.0001}}
@@ -336,6 +473,10 @@ def test_a_sweep_without_by_tunes_nothing_apart(search):
     search.run(trials=1, sampler=FAST)
     with pytest.raises(LabError, match="give its file by: residual"):
         best_by(search.folder())
+
+
+def optuna_study(search) -> optuna.Study:
+    return optuna.load_study(study_name="search", storage=resolve(DEFAULT_STORAGE, search.results))
 
 
 def _text(point: dict) -> str:
@@ -351,14 +492,14 @@ from mhc_lab.study.signals import interruptible
 from mhc_lab.study.sweep import run_trials
 from mhc_lab.study.sweep_file import load_sweep
 import fake_runs
-import mhc_lab.study.sweep
+import mhc_lab.study.definition
 
-mhc_lab.study.sweep.code_fingerprint = lambda: fake_runs.CODE
+mhc_lab.study.definition.code_fingerprint = lambda: fake_runs.CODE
 spec = load_sweep(sys.argv[1], trials=24, overrides=["launcher.workers=2"])
 folder = StudyFolder(pathlib.Path(sys.argv[2]), "search")
 try:
     with interruptible(), alone(folder), concluded(folder, spec.base.tracking):
-        run_trials(spec, folder, slots(spec.base), keep=True, target="fake_runs:valley_slowly")
+        run_trials(spec, folder, slots(spec.base), other_code="keep", target="fake_runs:valley_slowly")
 except StudyInterrupted as told:
     sys.exit(told.exit_code)
 """

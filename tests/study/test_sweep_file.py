@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from mhc_lab.errors import LabError
+from mhc_lab.study.definition import differences
 from mhc_lab.study.space import corners
-from mhc_lab.study.sweep_file import PRUNERS, SAMPLERS, differences, load_sweep, sweeps
+from mhc_lab.study.sweep_file import PRUNERS, SAMPLERS, load_sweep, sweeps
 
 SHIPPED = {"learning_rate", "sinkhorn", "sinkhorn_pareto", "smoke"}
 GOOD = """
@@ -117,7 +118,7 @@ BAD = [
     ({"objectives": "val_loss"}, "objectives must be one or two metrics"),
     ({"objectives": ["val_loss", "val_loss"]}, "objectives must be one or two metrics"),
     ({"objectives": ["val_loss", "ms_per_step", "ds_error"]}, "objectives must be one or two metrics"),
-    ({"objectives": ["val_los"]}, "no metric 'val_los'; did you mean 'val_loss'"),
+    ({"objectives": ["val_los"]}, "no metric 'val_los' to minimise; did you mean 'val_loss'"),
     ({"sampler": "tpee"}, "sampler: no 'tpee'; did you mean 'tpe'"),
     ({"sampler": {"seed": 0}}, "sampler: no 'None'"),
     ({"sampler": ["tpe"]}, "sampler: no "),
@@ -145,7 +146,19 @@ BAD = [
     ),
     ({"pruner": "hyperband", "objectives": ["train_loss"]}, "hyperband judges by val_loss"),
     ({"pruner": "wilcoxon", "seeds": [0, 1, 2], "objectives": ["val_loss", "ms_per_step"]}, "judges by val_loss"),
-    ({"pruner": "wilcoxon", "seeds": [0, 1]}, "give at least 3 seeds"),
+    ({"pruner": "wilcoxon", "seeds": [0, 1, 2, 3]}, "p_threshold=0.1 never prunes by 4 seeds: give at least 5 seeds"),
+    ({"pruner": {"name": "wilcoxon", "n_startup_steps": 6}, "seeds": [0, 1, 2, 3, 4, 5]}, "give at least 7 seeds"),
+    ({"pruner": {"name": "wilcoxon", "p_threshold": 0}, "seeds": [0, 1, 2]}, "raise p_threshold"),
+    ({"objectives": ["tokens_per_second"]}, "take ms_per_step instead of tokens_per_second"),
+    ({"objectives": ["steps"]}, "no metric 'steps' to minimise"),
+    (
+        {"space": {"residual.recompute": {"choices": ["off", "auto"]}}},
+        "space: residual.recompute is no part of what a run is: all its values would share one run",
+    ),
+    (
+        {"space": {"trainer.threads": {"int": [1, 2]}, "residual.t_max": RANGE}},
+        "space: trainer.threads is no part of what a run is",
+    ),
     ({"seeds": []}, "seeds must be a list"),
     ({"seeds": [0, 0]}, "seed 0 is given twice"),
     ({"seeds": [-1]}, "seeds are whole numbers"),

@@ -112,22 +112,33 @@ def _attempt(
     kills = _kernel_kills()
     log_start = folder.log_file.stat().st_size if folder.log_file.is_file() else 0
     process = child.start(folder, target)
-    code, answered = None, 0
-    while code is None:
-        code = process.wait(_POLL_SECONDS if judge is None else _JUDGE_SECONDS)
-        if code is None and stopping():
-            process.kill()
+    try:
+        code = _end_of(process, folder, stopping, judge)
+    except BaseException as error:
+        process.kill()  # it would wait for an answer that nobody gives, and hold its folder
+        if isinstance(error, Stopped):
             record_end(folder, "killed", "interrupted", started)
-            raise Stopped
-        question = None if judge is None or code is not None else folder.question()
-        if judge is not None and question is not None and question[0] > answered:
-            folder.answer(question[0], judge(*question))
-            answered = question[0]
+        raise
     folder.end_questions()
     if folder.record() is None and code != child.EXIT_BUSY:
         reason = _reason(code, _tail(folder.log_file, log_start), _kernel_kills() > kills)
         record_end(folder, "failed", reason, started)
     return folder.record()
+
+
+def _end_of(process: child.Child, folder: RunFolder, stopping: Callable[[], bool], judge: Judge | None) -> int:
+    """Wait for a run and answer what it asks; its exit code. Raises Stopped, and what the judge raises."""
+    answered = 0
+    while True:
+        code = process.wait(_POLL_SECONDS if judge is None else _JUDGE_SECONDS)
+        if code is not None:
+            return code
+        if stopping():
+            raise Stopped
+        question = None if judge is None else folder.question()
+        if judge is not None and question is not None and question[0] > answered:
+            folder.answer(question[0], judge(*question))
+            answered = question[0]
 
 
 def _reason(code: int, last_words: str, kernel_killed: bool) -> str:

@@ -7,7 +7,7 @@ import datetime
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -18,6 +18,8 @@ from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
 from mhc_lab.study.spec import Grid, Row
 from mhc_lab.study.sweep_file import SweepSpec, resolve_sweep
+
+OtherCode = Literal["ask", "keep", "rerun"]  # what becomes of results that other code made
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -107,7 +109,7 @@ class StudyFolder:
         """Whether there is a study, and it is a sweep."""
         return (read_json(self.study_file) or {}).get("kind") == "sweep"
 
-    def write_sweep(self, spec: SweepSpec, *, storage: str, command: str, keep: bool) -> None:
+    def write_sweep(self, spec: SweepSpec, *, storage: str, command: str, other_code: OtherCode) -> None:
         """Write study.json of a sweep: what workers, here or elsewhere, resolve again."""
         stored = read_json(self.study_file)
         content = {
@@ -119,7 +121,7 @@ class StudyFolder:
             "created": stored["created"] if stored else datetime.datetime.now(datetime.UTC).isoformat(),
             "storage": storage,
             "config_dir": None if spec.config_dir is None else str(spec.config_dir.absolute()),
-            "keep": keep,
+            "other_code": other_code,
             "spec": dict(spec.content),
         }
         self._write(content)

@@ -18,7 +18,7 @@ from mhc_lab.study.space import Point
 from mhc_lab.study.spec import Tuned
 from mhc_lab.study.storage import StudyStorage, resolve, trials
 from mhc_lab.study.sweep_file import SweepSpec
-from mhc_lab.study.trial import METRICS, PLACE, REASON, RUNS
+from mhc_lab.study.trial import METRICS, PLACE, REASON, RUNS, START, is_told
 
 FORMATS = ("md", "latex", "csv", "svg", "png")
 _STATES: Mapping[TrialState, State] = {
@@ -76,7 +76,8 @@ def export_sweep(
 def best_by(folder: StudyFolder) -> Tuned:
     """For each value of the key that a sweep tunes apart: the rest of the best point.
 
-    Raises LabError where the sweep has no `by`, or no finished trial.
+    Raises LabError where the sweep has no `by`, or trials without a result: values that were tried less would look
+    worse than they are.
     """
     folder.content()  # refuses an unknown study
     if not folder.is_sweep():
@@ -84,12 +85,17 @@ def best_by(folder: StudyFolder) -> Tuned:
     sweep = read_sweep(folder)
     if not sweep.by:
         raise LabError(f"--tuned {folder.name}: the sweep tunes nothing apart: give its file by: residual")
+    done = sum(trial.state in ("complete", "pruned", "failed") for trial in sweep.trials)
+    if done < sweep.budget:
+        raise LabError(
+            f"--tuned {folder.name}: {done} of {sweep.budget} trials have a result; let it end: {sweep.command}"
+        )
     best: dict[Any, Point] = {}
     for trial in sweep.ranked:
         point = dict(trial.params)
         best.setdefault(point.pop(sweep.by), point)
     if not best:
-        raise LabError(f"--tuned {folder.name}: the sweep has no finished trial: mhc-lab sweep {folder.name}")
+        raise LabError(f"--tuned {folder.name}: none of its trials finished: there is no best one")
     return Tuned(folder.name, sweep.by, best, tuple(sweep.seeds))
 
 
@@ -111,7 +117,8 @@ def _trial(trial: FrozenTrial, spec: SweepSpec, folder: StudyFolder) -> SweepTri
     measured = trial.user_attrs.get(METRICS) or {
         seed: record["metrics"] for seed, record in records.items() if record.get("status") == "finished"
     }
-    state = _STATES[trial.state]
+    # What was cut off is to be taken up again.
+    state = _STATES[trial.state] if is_told(trial) or not trial.state.is_finished() else "waiting"
     return SweepTrial(
         number=trial.number,
         state=state,
@@ -120,7 +127,7 @@ def _trial(trial: FrozenTrial, spec: SweepSpec, folder: StudyFolder) -> SweepTri
         by_seed={int(seed): metrics for seed, metrics in measured.items()},
         intermediate=trial.intermediate_values,
         reason=_reason(trial, records),
-        enqueued=spec.sampler["name"] != "grid" and trial.user_attrs.get(PLACE, len(spec.enqueue)) < len(spec.enqueue),
+        enqueued=spec.sampler["name"] != "grid" and START in trial.user_attrs,
         started="" if trial.datetime_start is None else trial.datetime_start.isoformat(timespec="seconds"),
         seconds=sum(float(record.get("seconds", 0.0)) for record in records.values()),
     )
@@ -128,7 +135,7 @@ def _trial(trial: FrozenTrial, spec: SweepSpec, folder: StudyFolder) -> SweepTri
 
 def _reason(trial: FrozenTrial, records: Mapping[int, Mapping[str, Any]]) -> str:
     if trial.state == TrialState.FAIL:
-        return str(trial.user_attrs.get(REASON, "its worker died"))
+        return str(trial.user_attrs.get(REASON, ""))
     if trial.state == TrialState.PRUNED:
         return next((str(r["reason"]) for r in records.values() if r.get("status") == "pruned"), "pruned between seeds")
     return ""

@@ -39,9 +39,10 @@ class RunFailed(Exception):
 
 
 class Objective(Protocol):
-    """What a worker does with a trial it has taken. `returned`: not in the middle of one."""
+    """What a worker does with a trial it has taken.
 
-    returned: bool
+    Raises RunFailed, TrialPruned, Stopped, and UpdateFinishedTrialError where another worker has ended the trial.
+    """
 
     def __call__(self, trial: optuna.Trial) -> float | Sequence[float]: ...
 
@@ -52,11 +53,9 @@ class GridObjective:
     def __init__(self, storage: StudyStorage, results: Path, target: str, stopping: Callable[[], bool]) -> None:
         self._storage, self._results, self._target, self._stopping = storage, results, target, stopping
         self._worker = process_name()
-        self.returned = True
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Validation loss; infinite where the run diverged."""
-        self.returned = False
         try:
             trial.set_user_attr("worker", self._worker)
             self._storage.taken()
@@ -67,8 +66,6 @@ class GridObjective:
             # Politely stopped: another worker of the study, or the next command, takes the cell up.
             trial.study.enqueue_trial({}, user_attrs={key: trial.user_attrs[key] for key in ("row", "seed", "run_id")})
             raise
-        finally:
-            self.returned = True
 
     def _value(self, trial: optuna.Trial) -> float:
         if "row" not in trial.user_attrs:
@@ -128,12 +125,32 @@ def give_up(results: Path) -> StaleTrial:
     return exhausted
 
 
+class _Ends:
+    """An objective, and whether it ended as objectives do."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self.well = False
+
+    def __call__(self, trial: optuna.Trial) -> float | Sequence[float]:
+        self.well = False
+        try:
+            found = self._objective(trial)
+        except (RunFailed, Stopped, optuna.TrialPruned, UpdateFinishedTrialError):
+            self.well = True
+            raise
+        self.well = True
+        return found
+
+
 def _take(study: optuna.Study, objective: Objective) -> None:
+    watched = _Ends(objective)
     try:
         with contextlib.suppress(NothingWaits):
-            study.optimize(objective, n_trials=1, catch=(RunFailed, Stopped))
-    except (ValueError, UpdateFinishedTrialError):
-        if not objective.returned:
+            study.optimize(watched, n_trials=1, catch=(RunFailed, Stopped))
+    except (ValueError, AssertionError, UpdateFinishedTrialError):
+        # Optuna's words for a trial that cannot be told, as it has ended already.
+        if not watched.well:
             raise
-        # This machine slept for longer than the grace and another worker requeued the trial; the run's record stands.
-        _log.warning("a trial was given up while this worker was silent; its run is kept")
+        # This machine slept for longer than the grace and another worker requeued the trial; a run's record stands.
+        _log.warning("a trial was given up while this worker was silent; what its run has finished is kept")

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def without_password(storage: str) -> str:
         return storage
     try:
         return make_url(storage).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:  # ValueError: of a port that is no number
         raise LabError(
             f"--storage {storage}: not a database URL such as sqlite:///studies.db or postgresql+psycopg://host/database"
         ) from error
@@ -117,20 +117,17 @@ class StudyStorage:
             raise LabError(f"--storage {without_password(url)}: cannot be reached: {why}") from error
         self.name = name
 
-    def create(self, objectives: Sequence[str] = ()) -> optuna.Study:
+    def create(self, objectives: int = 1) -> optuna.Study:
         """The study, made if need be. By one process before the workers: fresh sqlite files bear no crowd.
 
-        `objectives` are the metrics of a sweep, all minimised; a grid has one value a trial.
+        `objectives`: how many values a trial has, all minimised; a study that is there has its own number.
         """
-        study = optuna.create_study(
+        return optuna.create_study(
             storage=self._storage,
             study_name=self.name,
             load_if_exists=True,
-            directions=["minimize"] * max(1, len(objectives)),
+            directions=["minimize"] * objectives,
         )
-        if objectives:
-            study.set_metric_names(list(objectives))
-        return study
 
     def open(self) -> optuna.Study:
         """The study as workers take from it: `optimize` raises NothingWaits where no trial is queued."""
@@ -225,13 +222,22 @@ def close(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def process_name() -> str:
-    """This process, as a trial names its worker: host, pid and start time, since pids come again."""
-    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+    """This process, as a trial names its worker: where pids count, pid and start time, since pids come again."""
+    return f"{_pid_space()} {os.getpid()} {_started(os.getpid())}"
+
+
+def _pid_space() -> str:
+    """Where pids name the same processes: the host, and of containers that share its name their own namespace."""
+    try:
+        space = Path("/proc/self/ns/pid").readlink().name
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()}{space.removeprefix('pid:')}"
 
 
 def _dead_here(worker: str) -> bool:
-    host, pid, started = worker.rsplit(" ", 2)
-    if host != socket.gethostname():
+    space, pid, started = worker.rsplit(" ", 2)
+    if space != _pid_space():
         return False
     try:
         os.kill(int(pid), 0)

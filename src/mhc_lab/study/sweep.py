@@ -11,33 +11,35 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from mhc_lab.command import command_line
-from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.config.run_id import run_id
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.run_folder import read_json
+from mhc_lab.study import definition
 from mhc_lab.study.child import DEFAULT_TARGET, JUDGED_TARGET
 from mhc_lab.study.engine import stored_storage
-from mhc_lab.study.folder import StudyFolder, lasting
+from mhc_lab.study.folder import OtherCode, StudyFolder
 from mhc_lab.study.holding import alone, concluded
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.progress import Display, duration
 from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.space import Point
-from mhc_lab.study.storage import StudyStorage, resolve, trials, without_password
-from mhc_lab.study.sweep_file import SweepSpec, differences, load_sweep
-from mhc_lab.study.trial import DIED, PLACE, REASON, stands
+from mhc_lab.study.storage import StudyStorage, close, resolve, trials, without_password
+from mhc_lab.study.sweep_file import SweepSpec, load_sweep
+from mhc_lab.study.trial import CHOICE, DIED, PLACE, REASON, START, answers, has_other_code, is_told
 
 _POLL_SECONDS = 1.0
-_DEFINITION, _CODE = "mhc_lab:sweep", "mhc_lab:code"  # user attributes of the study
 _LIVE = (TrialState.WAITING, TrialState.RUNNING)
+_BESIDE = "keep it and put this one beside it with --study NAME"
+_GO_ON = "--keep goes on with them, --study NAME begins anew"
 
 
 def sweep(
@@ -53,16 +55,20 @@ def sweep(
     results: Path = Path("results"),
     config_dir: Path | None = None,
     dry_run: bool = False,
+    rerun: bool = False,
     keep: bool = False,
 ) -> Path:
     """Run what a sweep's budget lacks, print what it says and write it into the study's folder, which is returned.
 
     `overrides` are fixed in all trials. `storage` is an Optuna URL, by default an sqlite file under `results`. `keep`
-    goes on with trials and runs of other code. `dry_run` prints what would be done.
+    goes on with trials and runs of other code, `rerun` runs such runs again. `dry_run` prints what would be done.
 
     Raises LabError for bad input, RunsFailed where runs died (after the report is written), and StudyInterrupted on
     Ctrl-C and SIGTERM: the same command then goes on.
     """
+    if rerun and keep:
+        raise LabError("--rerun and --keep exclude each other")
+    other_code: OtherCode = "rerun" if rerun else "keep" if keep else "ask"
     fixed = [*overrides]
     fixed += [f"launcher.workers={workers}"] if workers is not None else []
     fixed += [f"tracking.uri={tracking_uri}"] if tracking_uri is not None else []
@@ -78,7 +84,7 @@ def sweep(
         return folder.path
     with interruptible(), alone(folder), concluded(folder, base.tracking) as ending:
         command = command_line()
-        died = run_trials(spec, folder, places, storage=storage, keep=keep, command=command)
+        died = run_trials(spec, folder, places, storage=storage, other_code=other_code, command=command)
         from mhc_lab.study.outcome import export_sweep
 
         ending.artifacts = export_sweep(folder, command=command, storage=storage, show=True)
@@ -94,13 +100,14 @@ def run_trials(
     places: Sequence[Slot],
     *,
     storage: str | None = None,
-    keep: bool = False,
+    other_code: OtherCode = "ask",
     command: str = "",
     target: str = "",
 ) -> list[str]:
     """Fill the places of a sweep's budget; lines about trials whose runs died.
 
-    `target` is the "module:function" that a child process calls with its RunFolder.
+    `other_code`: what becomes of results that other code made. `target` is the "module:function" that a child process
+    calls with its RunFolder.
     """
     kept = stored_storage(folder, storage)
     url = resolve(kept, folder.results)
@@ -108,9 +115,13 @@ def run_trials(
     study_storage = StudyStorage(
         url, folder.name, folder.results, interval=launcher.heartbeat_interval, grace=launcher.heartbeat_grace
     )
-    study = study_storage.create(spec.objectives)
-    _check(study, spec, keep=keep)
-    folder.write_sweep(spec, storage=without_password(kept), command=command, keep=keep)
+    study = study_storage.create(len(spec.objectives))
+    definition.check(study, spec, keep=other_code == "keep", mend=_BESIDE, mend_code=_GO_ON)
+    to_fill, beyond = open_places(study, spec)
+    if other_code == "ask":
+        _refuse_other_code(to_fill, spec, folder)
+    definition.sign(study, spec)
+    folder.write_sweep(spec, storage=without_password(kept), command=command, other_code=other_code)
     _announce(spec, folder)
     with study_storage.taking():
         study_storage.reap(study)
@@ -120,6 +131,8 @@ def run_trials(
     deaths: list[str] = []
     with Display(folder.name, spec.trials, max(0, spec.trials - left)) as display:
         display.say(f"sweep {folder.name}: {spec.trials} trials, {max(0, spec.trials - left)} done, {left} to run")
+        if beyond:
+            display.say(f"{beyond} starting points lie beyond the budget: give more --trials")
         if left:
             told = {trial.number for trial in trials(study) if trial.state not in _LIVE}
             workers = LocalLauncher(folder.results, folder.name, url, spec.base, places, target)
@@ -132,66 +145,61 @@ def run_trials(
     return _failures(study, spec, deaths)
 
 
-def enqueue(study: optuna.Study, spec: SweepSpec) -> None:
-    """Queue a trial for each place of the budget in which none waits, runs or has ended.
+@dataclass(frozen=True)
+class Open:
+    """A place of the budget to fill, the point to begin at ({}: the sampler's) and the starting point that this is."""
 
-    A place whose trials were all cut off gets its point again.
+    place: int
+    point: Point
+    start: Point | None
+
+
+def open_places(study: optuna.Study, spec: SweepSpec) -> tuple[list[Open], int]:
+    """The places in which no trial waits, runs or has answered, and how many starting points find no place.
+
+    A place whose trials were cut off or died gets its point again.
     """
-    standing: dict[int, list[FrozenTrial]] = defaultdict(list)
+    held: dict[int, list[FrozenTrial]] = defaultdict(list)
     for trial in trials(study):
-        standing[trial.user_attrs.get(PLACE, -1 - trial.number)].append(trial)
-    starting = spec.starting_points
+        if PLACE in trial.user_attrs:
+            held[trial.user_attrs[PLACE]].append(trial)
+    begun = {_text(trial.user_attrs[START]) for own in held.values() for trial in own if START in trial.user_attrs}
+    waiting = [point for point in spec.starting_points if _text(point) not in begun]
+    found = []
     for place in range(spec.trials):
-        held = standing.get(place, [])
-        if any(stands(trial) for trial in held):
+        own = held[place]
+        if any(answers(trial) for trial in own):
             continue
-        point: Point = starting[place] if place < len(starting) else {}
-        point = held[-1].params or point if held else point
-        study.enqueue_trial(point, user_attrs={PLACE: place})
+        start = own[-1].user_attrs.get(START) if own else waiting.pop(0) if waiting else None
+        taken = own[-1].params if own else {}
+        found.append(Open(place, taken or start or {}, start))
+    return found, len(waiting)
 
 
-def _check(study: optuna.Study, spec: SweepSpec, *, keep: bool) -> None:
-    """Refuse to mix: another space in the same study, or trials of other code."""
-    now = definition(spec)
-    attributes = study.user_attrs
-    if _DEFINITION in attributes:
-        told = list(differences(attributes[_DEFINITION], now))
-        if told:
-            raise LabError(
-                f"study '{study.study_name}' was made with another sweep ({'; '.join(told[:3])}); "
-                f"keep it and put this one beside it with --study NAME"
-            )
-    elif trials(study):
-        raise LabError(f"study '{study.study_name}' in the storage is no sweep: choose another name with --study NAME")
-    code = attributes.get(_CODE)
-    if code not in (None, code_fingerprint()) and not keep:
-        raise LabError(
-            f"the trials of '{study.study_name}' were made with other code than now ({code_fingerprint()}): "
-            f"--keep goes on with them, --study NAME begins anew"
-        )
-    study.set_user_attr(_DEFINITION, now)
-    study.set_user_attr(_CODE, code_fingerprint())
+def enqueue(study: optuna.Study, spec: SweepSpec) -> None:
+    """Queue a trial for each open place, and close those that wait beyond the budget."""
+    for trial in trials(study, TrialState.WAITING):
+        if trial.user_attrs.get(PLACE, 0) >= spec.trials:
+            close(study, trial)
+    for one in open_places(study, spec)[0]:
+        start = {} if one.start is None else {START: one.start}
+        study.enqueue_trial(one.point, user_attrs={PLACE: one.place, **start})
 
 
-def definition(spec: SweepSpec) -> dict[str, Any]:
-    """What makes two sweeps one study; the budget and the starting points may grow."""
-    space = {parameter.key: _range(parameter) for parameter in spec.parameters}
-    content = {
-        "space": space,
-        "objectives": list(spec.objectives),
-        "overrides": lasting(spec.overrides),
-        "sampler": dict(spec.sampler),
-        "pruner": dict(spec.pruner),
-        "seeds": list(spec.seeds),
-        "corpus": corpus_fingerprint(spec.base),  # that of another machine may be another one
-    }
-    normal: dict[str, Any] = json.loads(json.dumps(content))  # as the database gives it back
-    return normal
+def _refuse_other_code(places: Sequence[Open], spec: SweepSpec, folder: StudyFolder) -> None:
+    """LabError where results of other code stand for points that are known before they are sampled."""
+    found = 0
+    for one in places:
+        if all(p.key in one.point for p in spec.parameters if p.wanted(one.point)):
+            for seed in spec.seeds:
+                config = spec.config(one.point, seed)
+                found += has_other_code(folder.run(run_id(config, corpus_fingerprint(config))))
+    if found:
+        raise LabError(f"{found} of the runs to come have a result of other code than now: {CHOICE}")
 
 
-def _range(parameter: Any) -> str:
-    when = "".join(f", when {key} is {' or '.join(map(str, values))}" for key, values in parameter.when.items())
-    return f"{parameter.kind} {parameter.words}{when}"
+def _text(point: Point) -> str:
+    return json.dumps(point, sort_keys=True)
 
 
 def _announce(spec: SweepSpec, folder: StudyFolder) -> None:
@@ -211,7 +219,7 @@ def _watch(study: optuna.Study, told: set[int], workers: LocalLauncher, display:
             if trial.state in _LIVE or trial.number in told:
                 continue
             told.add(trial.number)
-            if stands(trial):  # else it was cut off, and is queued again
+            if is_told(trial):  # else it was cut off, and is queued again
                 failed = trial.state == TrialState.FAIL
                 seconds = trial.duration.total_seconds() if trial.duration else 0.0
                 display.count(f"trial {trial.number}  {_params(trial)}", _outcome(study, trial), seconds, failed=failed)
@@ -240,15 +248,19 @@ def _params(trial: FrozenTrial) -> str:
 
 def _failures(study: optuna.Study, spec: SweepSpec, deaths: Sequence[str]) -> list[str]:
     """Runs that died are for the user to look at; a diverged one is an answer."""
-    failed = [trial for trial in trials(study, TrialState.FAIL) if trial.user_attrs.get(DIED)]
-    filled = {trial.user_attrs.get(PLACE) for trial in trials(study) if stands(trial) and trial.state not in _LIVE}
-    open_places = spec.trials - len(filled & set(range(spec.trials)))
-    lines = [f"  trial {trial.number}: {trial.user_attrs[REASON]}" for trial in failed]
-    if open_places:
-        lines.append(f"  {open_places} trials have no result; the same command goes on with them")
+    held: dict[int, list[FrozenTrial]] = defaultdict(list)
+    for trial in trials(study):
+        held[trial.user_attrs.get(PLACE, -1)].append(trial)
+    lacking = [own for own in map(held.__getitem__, range(spec.trials)) if not any(map(answers, own))]
+    died = [own[-1] for own in lacking if own and own[-1].user_attrs.get(DIED)]
+    unfinished = len(lacking) - len(died) + len(trials(study, *_LIVE))
+    lines = [f"  trial {trial.number}: {trial.user_attrs[REASON]}" for trial in died]
+    if unfinished:
+        lines.append(f"  {unfinished} trials have no result")
     if not lines:
         return []
-    return [f"{len(failed)} of {spec.trials} trials failed", *lines, *(f"  {death}" for death in deaths)]
+    head = f"{len(died)} of {spec.trials} trials failed; the same command goes on"
+    return [head, *lines, *(f"  {death}" for death in deaths)]
 
 
 def _print_plan(spec: SweepSpec, folder: StudyFolder, workers: int) -> None:
@@ -256,7 +268,8 @@ def _print_plan(spec: SweepSpec, folder: StudyFolder, workers: int) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{folder.name}: {spec.title}", markup=False)
     for parameter in spec.parameters:
-        console.print(f"  {parameter.key}: {_range(parameter)}", markup=False)
+        when = "".join(f", when {key} is {' or '.join(map(str, values))}" for key, values in parameter.when.items())
+        console.print(f"  {parameter.key}: {parameter.kind} {parameter.words}{when}", markup=False)
     arguments = ", ".join(f"{key}={value}" for key, value in spec.sampler.items() if key != "name")
     runs = spec.trials * len(spec.seeds)
     console.print(f"  minimise {' and '.join(spec.objectives)} by {spec.sampler['name']} ({arguments})", markup=False)

@@ -16,13 +16,17 @@ by: residual                                         # `ablate --tuned`: the bes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mhc_lab.config.compose import check_key, compose, find_file, packaged, read_yaml
+from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
+from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.report.frame import METRICS
 from mhc_lab.study.keys import known_keys, override_list, refuse_seed, seed_list
@@ -47,6 +51,7 @@ PRUNERS: Mapping[str, Mapping[str, Any]] = {
 _COUNTS = {"n_startup_trials": 0, "n_startup_steps": 0, "n_ei_candidates": 1, "population_size": 2}  # and their least
 _PARTS = ("mutation_prob", "crossover_prob", "swapping_prob", "p_threshold")
 _SEQUENCES = ("sobol", "halton")
+_OBJECTIVES = tuple(metric for metric in METRICS if metric not in ("tokens_per_second", "steps", "stream_spread"))
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,27 @@ class SweepSpec:
         composed = compose(own, shared=self._shared(), config_dir=self.config_dir)
         return composed if seed is None else dataclasses.replace(composed, seed=seed)
 
-    @property
+    @cached_property
     def base(self) -> RunConfig:
         """The configuration of the first corner: what says where runs go and what they are tracked with."""
         return self.config(next(corners(self.parameters)))
+
+    @cached_property
+    def corners(self) -> tuple[tuple[Point, str], ...]:
+        """The edges of the space (`space.corners`) with their run ids. Raises LabError for one that cannot be run."""
+        found = []
+        for point in corners(self.parameters):
+            try:
+                config = self.config(point)
+            except LabError as error:
+                varied = ", ".join(f"{key}={value}" for key, value in point.items())
+                raise LabError(f"the space holds {varied}, which cannot be run: {error}") from error
+            steps = config.trainer.max_steps
+            if self.pruner["name"] == "hyperband" and self.pruner["min_steps"] >= steps:
+                least = self.pruner["min_steps"]
+                raise LabError(f"pruner: min_steps={least} must be below trainer.max_steps={steps}")
+            found.append((point, run_id(config, corpus_fingerprint(config))))
+        return tuple(found)
 
     @property
     def starting_points(self) -> list[Point]:
@@ -111,8 +133,10 @@ def load_sweep(
         content["seeds"] = list(seeds)
     content["overrides"] = [*override_list(content.get("overrides"), f"{file}: overrides"), *overrides]
     spec = resolve_sweep(content, name=file.stem, origin=name_or_path, where=str(file), config_dir=config_dir)
-    for point in corners(spec.parameters):
-        _check_corner(spec, point, str(file))
+    try:
+        _check_effects(spec)
+    except LabError as error:
+        raise LabError(f"{file}: {error}") from error
     return spec
 
 
@@ -171,25 +195,39 @@ def sweeps() -> dict[str, Path]:
     return found
 
 
-def _check_corner(spec: SweepSpec, point: Point, where: str) -> None:
-    try:
-        config = spec.config(point)
-    except LabError as error:
-        varied = ", ".join(f"{key}={value}" for key, value in point.items())
-        raise LabError(f"{where}: the space holds {varied}, which cannot be run: {error}") from error
-    if spec.pruner["name"] == "hyperband" and spec.pruner["min_steps"] >= config.trainer.max_steps:
-        raise LabError(
-            f"{where}: pruner: min_steps={spec.pruner['min_steps']} must be below trainer.max_steps="
-            f"{config.trainer.max_steps}"
-        )
+def _check_effects(spec: SweepSpec) -> None:
+    """Refuse what cannot be searched: values that all share one run would be reported as worth the same."""
+    for parameter in spec.parameters:
+        runs: dict[Any, set[str]] = defaultdict(set)
+        for point, found in spec.corners:
+            if parameter.key in point and _at_first_edges(point, spec, parameter):
+                runs[point[parameter.key]].add(found)
+        if len(runs) > 1 and all(ids == next(iter(runs.values())) for ids in runs.values()):
+            raise LabError(
+                f"space: {parameter.key} is no part of what a run is: all its values would share one run; "
+                "fix it with overrides (mhc-lab bench measures what such settings cost)"
+            )
+
+
+def _at_first_edges(point: Point, spec: SweepSpec, but: Parameter) -> bool:
+    """Whether every range other than `but` stands at its first edge."""
+    return all(
+        point[parameter.key] == parameter.edges()[0]
+        for parameter in spec.parameters
+        if parameter.kind != "choices" and parameter.key in point and parameter is not but
+    )
 
 
 def _objectives(content: Any, where: str) -> tuple[str, ...]:
     if not isinstance(content, list) or len(content) not in (1, 2) or len(set(map(str, content))) < len(content):
         raise LabError(f"{where}: objectives must be one or two metrics, for example [val_loss, ms_per_step]")
     for metric in content:
-        if metric not in METRICS:
-            raise LabError(f"{where}: objectives: no metric '{metric}'; {nearest(str(metric), METRICS)}")
+        if metric == "tokens_per_second":
+            raise LabError(f"{where}: objectives are minimised: take ms_per_step instead of tokens_per_second")
+        if metric not in _OBJECTIVES:
+            raise LabError(
+                f"{where}: objectives: no metric '{metric}' to minimise; {nearest(str(metric), _OBJECTIVES)}"
+            )
     return tuple(content)
 
 
@@ -243,8 +281,8 @@ def _check_pruner(
         raise LabError(
             f"{where}: pruner: {name} judges by val_loss: it must be the one objective, or take pruner: none"
         )
-    if name == "wilcoxon" and len(seeds) < 3:
-        raise LabError(f"{where}: pruner: wilcoxon judges from seed to seed: give at least 3 seeds")
+    if name == "wilcoxon":
+        _check_wilcoxon(pruner, len(seeds), where)
     if name == "hyperband":
         if len(seeds) > 1:
             raise LabError(f"{where}: pruner: hyperband judges the steps of one run: give one seed, or take wilcoxon")
@@ -253,6 +291,15 @@ def _check_pruner(
         for key in ("min_steps", "factor"):
             if not isinstance(pruner[key], int) or pruner[key] < (1 if key == "min_steps" else 2):
                 raise LabError(f"{where}: pruner: {key} must be a whole number, min_steps from 1 and factor from 2")
+
+
+def _check_wilcoxon(pruner: Mapping[str, Any], seeds: int, where: str) -> None:
+    """It is asked after every seed but the last; of k pairs the least p of its one-sided test is 2^-k."""
+    threshold = pruner["p_threshold"]
+    wanted = next((k for k in range(max(2, pruner["n_startup_steps"]), 64) if 0.5**k < threshold), None)
+    if wanted is None or seeds <= wanted:
+        mend = f"give at least {wanted + 1} seeds" if wanted else "raise p_threshold"
+        raise LabError(f"{where}: pruner: wilcoxon at p_threshold={threshold:g} never prunes by {seeds} seeds: {mend}")
 
 
 def _trials(content: Any, sampler: Mapping[str, Any], parameters: tuple[Parameter, ...], where: str) -> int:
@@ -268,15 +315,3 @@ def _trials(content: Any, sampler: Mapping[str, Any], parameters: tuple[Paramete
     if content > _MOST_TRIALS:
         raise LabError(f"{where}: trials={content}: more than {_MOST_TRIALS}")
     return int(content)
-
-
-def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What tells two studies apart, in words, key by key and for the space parameter by parameter."""
-    for key in dict.fromkeys([*stored, *now]):
-        was, has = stored.get(key), now.get(key)
-        if was == has:
-            continue
-        if isinstance(was, dict) and isinstance(has, dict):
-            yield from (f"{key}: {line}" for line in differences(was, has))
-        else:
-            yield f"{key}: {was if was is not None else 'nothing'} then, {has if has is not None else 'nothing'} now"

@@ -17,15 +17,16 @@ from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder
-from mhc_lab.study import child
+from mhc_lab.study import child, definition
 from mhc_lab.study.cell import Judge, Stopped, run_cell
+from mhc_lab.study.folder import OtherCode
 from mhc_lab.study.pull import RunFailed, work_off
 from mhc_lab.study.samplers import build_pruner, build_sampler, suggest
 from mhc_lab.study.storage import StudyStorage, process_name, trials
 from mhc_lab.study.sweep_file import SweepSpec
 
-# User attributes of a trial.
-PLACE, RUNS, METRICS, REASON, DIED = "place", "runs", "metrics", "reason", "died"
+# User attributes of a trial. START: the starting point that it stands for; STOPPED: its point is queued again.
+PLACE, START, RUNS, METRICS, REASON, DIED, STOPPED = "place", "start", "runs", "metrics", "reason", "died", "stopped"
 
 
 class SweepObjective:
@@ -39,22 +40,20 @@ class SweepObjective:
         results: Path,
         target: str,
         stopping: Callable[[], bool],
-        keep: bool = False,
+        other_code: OtherCode = "ask",
     ) -> None:
-        self._keep = keep
+        self._other_code = other_code
         self._spec, self._study, self._storage, self._results = spec, study, storage, results
         self._target, self._stopping = target, stopping
         self._worker = process_name()
         self._steps_judged = spec.pruner["name"] == "hyperband"
         self._seeds_judged = spec.pruner["name"] == "wilcoxon"
-        self.returned = True
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         """The objectives, each the mean over the seeds.
 
         A run that diverged or died makes a failed trial, with the reason as its attribute; the sweep goes on.
         """
-        self.returned = False
         try:
             trial.set_user_attr("worker", self._worker)
             if PLACE not in trial.user_attrs or _doubled(trial):
@@ -66,19 +65,19 @@ class SweepObjective:
             return self._values(trial, point)
         except Stopped:
             # Politely stopped: another worker, or the next command, takes the point up.
-            trial.study.enqueue_trial(trial.params, user_attrs={PLACE: trial.user_attrs[PLACE]})
+            trial.set_user_attr(STOPPED, True)
+            kept = {key: trial.user_attrs[key] for key in (PLACE, START) if key in trial.user_attrs}
+            trial.study.enqueue_trial(trial.params, user_attrs=kept)
             raise
         except LabError as error:
             raise self._failed(trial, str(error), died=True) from error
-        finally:
-            self.returned = True
 
     def _values(self, trial: optuna.Trial, point: dict[str, Any]) -> list[float]:
         found: dict[str, dict[str, Any]] = {}
         folders = [self._folder(point, seed) for seed in self._spec.seeds]
         trial.set_user_attr(RUNS, {str(s): f.run_id for s, f in zip(self._spec.seeds, folders, strict=True)})
         for index, (seed, folder) in enumerate(zip(self._spec.seeds, folders, strict=True)):
-            self._forget(folder)
+            self._prepare(folder)
             self._mirror(trial, seed, folder)
             record = run_cell(folder, self._target, self._stopping, self._judge(trial) if self._steps_judged else None)
             if record["status"] == "pruned":
@@ -107,13 +106,15 @@ class SweepObjective:
         config = self._spec.config(point, seed)
         return RunFolder.create(self._results, config, corpus_fingerprint(config))
 
-    def _forget(self, folder: RunFolder) -> None:
-        """A result of other code, and what the run of a killed worker has asked: this one's questions begin anew."""
+    def _prepare(self, folder: RunFolder) -> None:
+        """Forget what the run of a killed worker has asked, and a result of other code where that was chosen."""
         with contextlib.suppress(Timeout), folder.lock():  # held: somebody is running it already
             folder.end_questions()
-            record = folder.record()
-            if not self._keep and record is not None and record["code_fingerprint"] != code_fingerprint():
-                folder.clear()
+            if self._other_code == "keep" or not has_other_code(folder):
+                return
+            if self._other_code == "ask":
+                raise LabError(f"{folder.path} has a result of other code: {CHOICE}")
+            folder.clear()
 
     def _mirror(self, trial: optuna.Trial, seed: int, folder: RunFolder) -> None:
         """The run becomes a child of the sweep's MLflow run, tagged with its trial."""
@@ -144,15 +145,34 @@ class SweepObjective:
         return RunFailed(reason)
 
 
-def stands(trial: FrozenTrial) -> bool:
-    """Whether a trial fills its place: it waits, runs, has ended, or failed by its own doing."""
-    return trial.state != TrialState.FAIL or REASON in trial.user_attrs
+CHOICE = "--rerun runs it again, --keep takes it as it is"
+
+
+def has_other_code(folder: RunFolder) -> bool:
+    """Whether a run has a result that other code made."""
+    record = folder.record()
+    return record is not None and folder.ended() and record["code_fingerprint"] != code_fingerprint()
+
+
+def is_told(trial: FrozenTrial) -> bool:
+    """Whether a trial has ended by its own doing, and was not cut off."""
+    return trial.state.is_finished() and (trial.state != TrialState.FAIL or REASON in trial.user_attrs)
+
+
+def answers(trial: FrozenTrial) -> bool:
+    """Whether a trial fills its place: it waits, runs, or has told what its point is worth; NaN is an answer.
+
+    One that was cut off or died does not: its point is tried again.
+    """
+    if STOPPED in trial.user_attrs:
+        return False
+    return not trial.state.is_finished() or (is_told(trial) and not trial.user_attrs.get(DIED))
 
 
 def _doubled(trial: optuna.Trial) -> bool:
     """Whether an earlier trial fills the same place: a server that is restarted may have queued it twice."""
     return any(
-        other.user_attrs.get(PLACE) == trial.user_attrs[PLACE] and other.number < trial.number and stands(other)
+        other.user_attrs.get(PLACE) == trial.user_attrs[PLACE] and other.number < trial.number and answers(other)
         for other in trials(trial.study)
     )
 
@@ -166,20 +186,23 @@ def pull_trials(
     interval: int,
     grace: int,
     target: str = child.DEFAULT_TARGET,
-    keep: bool = False,
+    other_code: OtherCode = "ask",
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Work for the sweep `name` until none of its trials waits or runs, or `stopping()`; arguments as of `pull`.
 
-    A run that has a result of other code is run again, unless `keep`: trials of two codes are no fair comparison.
+    Raises LabError where this worker's code, corpus or configuration are not those of the trials. `other_code`: what
+    becomes of runs that have a result of other code; "ask" fails their trials.
     """
     storage = StudyStorage(url, name, results, interval=interval, grace=grace)
     study = storage.open()
+    mend = "give this worker the code, corpus and configuration files of the command that began it"
+    definition.check(study, spec, keep=other_code != "ask", mend=mend, mend_code=mend)
     base = spec.base
     study.sampler = build_sampler(spec.sampler)
     study.pruner = build_pruner(spec.pruner, base.trainer.max_steps)
     child.preload(target, mlflow=base.tracking.backend == "mlflow")
-    objective = SweepObjective(spec, name, storage, results, target, stopping, keep)
+    objective = SweepObjective(spec, name, storage, results, target, stopping, other_code)
     work_off(study, storage, objective, stopping)
 
 

@@ -65,7 +65,7 @@ def work(
                 interval=interval,
                 grace=grace,
                 target=target,
-                keep=bool(content["keep"]),
+                other_code=content["other_code"],
                 stopping=stop.is_set,
             )
             return

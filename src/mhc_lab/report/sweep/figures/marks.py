@@ -62,8 +62,10 @@ def space_axis(axes: Axes, parameter: Parameter, *, upright: bool = False) -> No
     low, high = parameter.low, parameter.high
     if parameter.log:
         (axes.set_yscale if upright else axes.set_xscale)("log")
+        few = parameter.kind == "int" and high <= 8
         narrow = high / low < 300
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=12))
+        steps = (1, 2, 3, 4, 6, 8) if few else (1, 2, 5) if narrow else (1,)
+        axis.set_major_locator(LogLocator(subs=steps, numticks=12))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
         room = (high / low) ** 0.04
