@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from mhc_lab import cli
-from mhc_lab.analysis.evaluate import evaluate, token_means
+from mhc_lab.analysis.evaluate import difference, evaluate, token_means
 from mhc_lab.analysis.retarget import retarget
+from mhc_lab.analysis.retarget_report import words
 from mhc_lab.analysis.trained import open_run
 
 
@@ -52,6 +56,58 @@ def test_mixers_are_replaced_one_by_one(variant, trained_run):
     assert evaluate(trained).val_loss == plain  # nothing stays replaced
 
 
+def by_t(*found: tuple[float, float | None]) -> list[dict]:
+    """Rows for t_max = 1, 2, ... with (difference, half width)."""
+    return [
+        {"kind": "t_max", "algorithm": "plain", "t_max": t, "difference": gap, "half_width": half}
+        for t, (gap, half) in enumerate(found, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (
+            by_t((2.0, None), (0.00005, None)),
+            "plain: from t_max = 2 on val loss is .* (too few windows for an interval)",
+        ),
+        (by_t((2.0, None), (1.0, None)), "plain: every t_max tried changes val loss"),
+        (by_t((0.3, 0.1), (0.5, 0.6), (0.0, 0.0)), "plain: from t_max = 2 on .* (sure to ± 0.6 at most)"),
+        (by_t((float("nan"), None), (0.0, 0.0)), "plain: from t_max = 2 on"),
+        (by_t((0.0, 0.0), (0.3, 0.1)), "plain: every t_max tried changes val loss"),
+    ],
+)
+def test_what_is_said_of_t_max_is_what_was_measured(rows, says):
+    head, _, rest = says.partition(".*")
+    (line, _) = words(rows)
+    assert line.startswith(head)
+    assert line.endswith(rest)
+
+
+def test_a_mixer_matters_only_where_that_can_be_told():
+    layers = [
+        {"kind": "layer", "by": "identity", "layer": layer, "difference": gap, "half_width": half}
+        for layer, gap, half in ((0, 0.4, 0.5), (1, 0.01, 0.001))
+    ]
+    assert words(layers)[0] == "the mixer that matters most: layer 1 (+0.01 with H_res = I)"
+    assert words(layers[:1])[0] == "no mixer alone changes val loss by more than its interval"
+
+
+def test_a_loss_that_is_not_finite_is_a_row_like_the_others(trained_run):
+    trained = open_run(trained_run("residual=mhc").path)
+    plain = evaluate(trained)
+    broken = dataclasses.replace(plain, nll=plain.nll.clone().fill_(float("nan")))
+    found = difference(broken, plain)
+    assert math.isnan(found.mean)
+    assert found.half_width is None
+
+
+def test_a_run_is_named_by_its_folder_from_within(trained_run, monkeypatch):
+    folder = trained_run("residual=mhc")
+    monkeypatch.chdir(folder.path)
+    assert open_run(Path()).folder.run_id == folder.run_id
+
+
 MISTAKES = [
     (["retarget", "nowhere"], "no such folder"),
     (["retarget", "."], "not a run folder"),
@@ -67,6 +123,7 @@ MISTAKES = [
     (["sinkhorn", "--bound", "1"], "above 1"),
     (["sinkhorn", "--streams", "3", "--algorithms", "kronecker"], "power of two"),
     (["sinkhorn", "--dtype", "fp8"], "--dtype fp8"),
+    (["sinkhorn", "--seed", "99999999999999999999"], "--seed 1e+20: must be from 0 to"),
     (["sinkhorn", "--name", "../x"], "without slashes"),
 ]
 

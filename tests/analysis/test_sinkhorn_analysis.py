@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from mhc_lab.analysis.logits import captured, drawn
-from mhc_lab.analysis.measures import contraction, gains, sums
+from mhc_lab.analysis.measures import contraction, gains, spaced, sums
 from mhc_lab.analysis.precision import ITERATED, PRECISIONS, limit, projected
 from mhc_lab.analysis.recommend import recommendation, smallest, upper_bound
 from mhc_lab.analysis.study import Settings, analyse
+from mhc_lab.analysis.timing import nanoseconds
 from mhc_lab.analysis.trained import open_run
 from mhc_lab.analysis.trajectory import trajectory
 from mhc_lab.residual.gains import composites
@@ -75,16 +76,70 @@ def test_errors_vanish_as_t_grows():
     assert float((limit(torch.zeros(1, 3, 3)) - 1 / 3).abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "static"])
-def test_captured_logits_give_the_models_own_h_res(mode, trained_run):
-    folder = trained_run("residual=mhc", f"residual.h_res={mode}")
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
+def test_logits_that_are_far_apart_are_iterated_as_training_does(precision):
+    """In fp32 alone some would divide 0 by 0."""
+    logits = drawn(4, 50.0, 2, 64, seed=0).values
+    for t, found in enumerate(trajectory(logits, "plain", 5, "eq9", precision), start=1):
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, projected(logits.contiguous(), "plain", t, "eq9", precision))
+    (row,) = analyse(drawn(4, 50.0, 2, 64, seed=0), Settings(["plain"], ["bfloat16"], t_max=1, timing=False))["rows"]
+    assert np.isnan(row["sigma2"])  # bf16 does divide 0 by 0, which is no crash
+    (row,) = analyse(drawn(4, 50.0, 2, 64, seed=0), Settings(["plain"], [precision], t_max=1, timing=False))["rows"]
+    assert 0 < row["sigma2"] < 1.1
+
+
+def test_measures_are_of_tokens_from_all_over():
+    values = torch.arange(100).view(2, 50)
+    assert spaced(values, 3, dim=1).tolist() == [[0, 24, 49], [50, 74, 99]]
+    assert spaced(values, 200, dim=1).tolist() == values.tolist()
+
+
+def test_what_warm_saves_is_told_beside_the_same_logits():
+    notes = analyse(drawn(4, 1.0, 8, 64, seed=0), Settings(["warm"], ["float32"], t_max=20, timing=False))["notes"]
+    (told,) = [note for note in notes if note.startswith("on warm's own logits plain needs ")]
+    needed = int(told.split()[6])
+    cold = drawn(4, 1.0, 8, 64, seed=0).cold
+    for t, within in ((needed - 1, False), (needed, True)):
+        worst = gains(projected(cold, "plain", t, "eq9", "float32")).worst
+        assert (float(worst.max()) <= 1.05) is within
+
+
+def test_a_limit_that_is_not_one_is_told():
+    settings = Settings(["plain"], ["float32"], t_max=1, timing=False)
+    assert not [note for note in analyse(drawn(4, 1.0, 2, 64, seed=0), settings)["notes"] if "itself off" in note]
+    assert [note for note in analyse(drawn(4, 50.0, 2, 64, seed=0), settings)["notes"] if "itself off" in note]
+
+
+def test_few_matrices_cost_as_much_each_as_many():
+    """The cost of the calls is not theirs."""
+    few, many = (
+        min(nanoseconds(torch.randn(count, 4, 4), lambda leaf: torch.softmax(leaf, -1)) for _ in range(3))
+        for count in (2, 2048)
+    )
+    assert few < 10 * many  # undivided it is hundreds of times as much
+
+
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [
+        ("dynamic", ()),
+        ("static", ()),
+        ("dynamic", ("residual.convention=v4",)),
+        ("dynamic", ("residual.sinkhorn=warm", "residual.t_max=1", "trainer.max_steps=12", "optim.learning_rate=0.1")),
+    ],
+)
+def test_captured_logits_give_the_models_own_h_res(mode, how, trained_run):
+    folder = trained_run("residual=mhc", f"residual.h_res={mode}", *how)
     trained = open_run(folder.path)
     layers = []
     with torch.no_grad():
         trained.model(trained.batches[0][0][:2], trace=layers)
     logits = captured(trained, windows=2, tokens=64, seed=0)
     assert logits.values.shape == (4, 64 if mode == "dynamic" else 1, 4, 4)
-    found = projected(logits.values, "plain", trained.config.residual.t_max, "eq9", "float32")
+    residual = trained.config.residual
+    given = logits.warm if residual.sinkhorn == "warm" else logits.values
+    found = projected(given, "plain", residual.t_max, residual.convention, "float32")
     for layer, matrices in zip(layers, found, strict=True):
         own = layer.h_res.flatten(0, 1)[: len(matrices)].cpu()
         torch.testing.assert_close(matrices.contiguous(), own, rtol=1e-4, atol=1e-5)

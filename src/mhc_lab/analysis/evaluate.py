@@ -48,11 +48,14 @@ def evaluate(trained: Trained) -> Evaluation:
 def difference(changed: Evaluation, plain: Evaluation) -> Estimate:
     """The change of val_loss with its paired 95 % interval over validation windows.
 
-    A window counts by its scored tokens, so that the mean is the difference of the two val_losses.
+    A window counts by its scored tokens, so that the mean is the difference of the two val_losses. NaN, without an
+    interval, where a loss is not finite.
     """
     assert torch.equal(changed.tokens, plain.tokens)
     share = len(plain.nll) / float(plain.tokens.sum())
     values = ((changed.nll - plain.nll) * share).numpy()
+    if not np.isfinite(values).all():
+        return Estimate(float("nan"), None, len(values), None)
     return mean_interval(np.asarray(values, dtype=np.float64).tolist())
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mhc_lab.analysis.trained import Trained, constrained_by
 from mhc_lab.ops.sinkhorn.algorithms import warm_shift
+from mhc_lab.residual.constrained import ConstrainedConnection
 from mhc_lab.residual.constraints.base import Constraint
 
 TOKEN_SHARE = 0.25  # of the drawn warm logits' std: what a token adds to its layer's static bias
@@ -18,7 +19,8 @@ TOKEN_SHARE = 0.25  # of the drawn warm logits' std: what a token adds to its la
 class Logits:
     """`values` [L, T, n, n] fp32 as the iteration gets them; `warm` the same, shifted, of logits with a static bias.
 
-    `layers` are the layers' places in the model; `notes` say in words what the numbers are.
+    `cold` are warm's before the shift, where `values` are others. `layers` are the layers' places in the model; `notes`
+    say in words what the numbers are.
     """
 
     values: Tensor
@@ -26,6 +28,7 @@ class Logits:
     convention: str
     layers: list[int]
     notes: list[str] = field(default_factory=list)
+    cold: Tensor | None = None
 
 
 def drawn(streams: int, std: float, layers: int, tokens: int, seed: int) -> Logits:
@@ -39,13 +42,16 @@ def drawn(streams: int, std: float, layers: int, tokens: int, seed: int) -> Logi
     bias = std * (1 - TOKEN_SHARE**2) ** 0.5 * torch.randn(layers, n, n, generator=generator)
     own = std * TOKEN_SHARE * torch.randn(n, n, layers, tokens, generator=generator)
     shifts = torch.stack([warm_shift(layer) for layer in bias])
-    warm = own.permute(2, 3, 0, 1) + (bias + shifts).unsqueeze(1)
+    cold = own.permute(2, 3, 0, 1) + bias.unsqueeze(1)
+    warm = cold + shifts.unsqueeze(1)
     notes = [
         f"logits are independent N(0, {std:g}^2) draws",
         f"warm alone: logits are a static bias of each layer plus {TOKEN_SHARE:.0%} (of the std) that is the token's "
-        f"own, N(0, {std:g}^2) in all; the iteration starts where it has converged for the bias",
+        f"own, N(0, {std:g}^2) in all; the iteration starts where it has converged for the bias. One draw of "
+        f"{layers} biases: another --seed may give another t",
     ]
-    return Logits(values.permute(2, 3, 0, 1), _matrices_first(warm), "eq9", list(range(layers)), notes)
+    first = _matrices_first(warm)
+    return Logits(values.permute(2, 3, 0, 1), first, "eq9", list(range(layers)), notes, _matrices_first(cold))
 
 
 def captured(trained: Trained, windows: int, tokens: int, seed: int) -> Logits:
@@ -54,7 +60,7 @@ def captured(trained: Trained, windows: int, tokens: int, seed: int) -> Logits:
     A static H_res has the same logits for all tokens: T = 1. Raises LabError where nothing iterates.
     """
     found = trained.require_sinkhorn()
-    recordings = {index: _Recording(connection.constraint) for index, connection in found.items()}
+    recordings = {index: _Recording(connection) for index, connection in found.items()}
     inputs = torch.cat([batch[0] for batch in trained.batches])[:windows]
     with torch.no_grad(), constrained_by(dict(recordings), trained):
         for window in inputs.split(4):
@@ -76,16 +82,21 @@ def captured(trained: Trained, windows: int, tokens: int, seed: int) -> Logits:
         notes.append(f"only {len(found)} of {len(trained.connections)} layers have Sinkhorn; composites are over these")
     warm = values + shifts.unsqueeze(1)
     convention = trained.config.residual.convention
+    if convention == "v4":
+        notes.append("log, overrelaxed and newton have no eps: of the v4 convention they take the limit alone (eq9)")
     return Logits(_matrices_first(values), _matrices_first(warm), convention, list(found), notes)
 
 
 class _Recording(Constraint):
-    """Keeps the logits it is given, on the CPU, and maps them as `own` does; without what `own` adds to the bias."""
+    """Maps logits as the connection's own constraint does; keeps them, on the CPU, before what that adds to b_res."""
 
-    def __init__(self, own: Constraint | None) -> None:
+    def __init__(self, connection: ConstrainedConnection) -> None:
+        own = connection.constraint
         assert own is not None
         super().__init__(own.streams, own.config)
         self.own = own
+        bias = connection.get_parameter("b_res").detach()
+        self.added = own.rebased(bias) - bias
         self.seen: list[Tensor] = []
 
     def birth(self) -> Tensor:
@@ -93,7 +104,7 @@ class _Recording(Constraint):
 
     def __call__(self, logits: Tensor) -> Tensor:
         self.seen.append(logits.detach().float().cpu())
-        return self.own(logits)
+        return self.own(logits + self.added)
 
     def matrices(self, n: int) -> Tensor:
         """[T, n, n] of all passes; of a static H_res, T = 1."""

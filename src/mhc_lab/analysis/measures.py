@@ -11,6 +11,7 @@ from torch import Tensor
 
 QUANTILE = 0.999
 CONTRACTED_TOKENS = 64  # of which singular values are taken: those of all would cost more than all else
+SINGULAR_MATRICES = 256  # of single layers
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,25 @@ def sums(matrices: Tensor) -> dict[str, float]:
 
 
 def contraction(matrices: Tensor) -> dict[str, float]:
-    """[L, T, n, n] -> how differences between streams shrink, on the first CONTRACTED_TOKENS tokens.
+    """[L, T, n, n] -> how differences between streams shrink, on CONTRACTED_TOKENS tokens from all over.
 
-    sigma2: second singular value of H_res, mean. contraction: norm of H_res restricted to the complement of ones,
-    Q^T H Q, mean. composite_contraction: norm of the product of the L restrictions, median; it is the composite's
-    own restriction where rows sum to 1, without the rounding that hides numbers below 1e-16 in the composite.
-    composite_sigma2: second singular value of the composite from the first layer to the last, median.
+    sigma2: second singular value of H_res, mean over SINGULAR_MATRICES. contraction: norm of H_res restricted to the
+    complement of ones, Q^T H Q, mean over as many. composite_contraction: norm of the product of the L restrictions,
+    median; it is the composite's own restriction where rows sum to 1, without the rounding that hides numbers below
+    1e-16 in the composite. composite_sigma2: second singular value of the composite from the first layer to the last,
+    median. All are NaN where a matrix is not finite.
     """
     layers, _, n, _ = matrices.shape
+    names = ("sigma2", "contraction", "composite_contraction", "composite_sigma2")
     if n == 1:
-        return dict.fromkeys(("sigma2", "contraction", "composite_contraction", "composite_sigma2"), 0.0)
-    values = matrices[:, :CONTRACTED_TOKENS].double().contiguous()
-    few = values[:, : max(CONTRACTED_TOKENS * 4 // layers, 1)]
+        return dict.fromkeys(names, 0.0)
+    values = spaced(matrices, CONTRACTED_TOKENS, dim=1).double().contiguous()
+    if not values.isfinite().all():
+        return dict.fromkeys(names, float("nan"))
+    few = spaced(values, max(SINGULAR_MATRICES // layers, 1), dim=1)
     basis = torch.linalg.qr(torch.cat([torch.ones(n, 1), torch.eye(n)[:, 1:]], dim=1).double())[0][:, 1:]  # [n, n - 1]
     restricted = basis.T @ values @ basis
+    alone = basis.T @ few @ basis
     product, whole = restricted[-1], values[-1]
     scale = torch.zeros(product.shape[0], dtype=torch.float64)
     for inner, outer in zip(reversed(restricted[:-1].unbind(0)), reversed(values[:-1].unbind(0)), strict=True):
@@ -90,10 +96,16 @@ def contraction(matrices: Tensor) -> dict[str, float]:
         product, scale = product / size[:, None, None], scale + size.log()  # hundreds of layers reach below fp64
     return {
         "sigma2": float(torch.linalg.svdvals(few)[..., 1].mean()),
-        "contraction": float(torch.linalg.matrix_norm(restricted[:, : few.shape[1]], 2).mean()),
+        "contraction": float(torch.linalg.matrix_norm(alone, 2).mean()),
         "composite_contraction": float((torch.linalg.matrix_norm(product, 2).log() + scale).exp().median()),
         "composite_sigma2": float(torch.linalg.svdvals(whole)[..., 1].median()),
     }
+
+
+def spaced(values: Tensor, count: int, dim: int) -> Tensor:
+    """At most `count` slices along `dim`, evenly from the first to the last."""
+    total = values.shape[dim]
+    return values.index_select(dim, torch.linspace(0, total - 1, min(count, total), device=values.device).long())
 
 
 def gradient_error(found: Tensor, true: Tensor) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mhc_lab import ops
 from mhc_lab.ops.sinkhorn.algorithms import project
 
 PRECISIONS: tuple[str, ...] = ("float32", "bfloat16", "mixed")
@@ -22,8 +23,14 @@ def enter(logits: Tensor, precision: str) -> Tensor:
 
 
 def leave(matrix: Tensor, precision: str) -> Tensor:
-    """The iteration's result as the streams get it: rounded to bf16 unless the precision is float32."""
-    return matrix if precision == "float32" else matrix.bfloat16()
+    """The iteration's result as the streams get it: fp32, or rounded to bf16 in the other precisions."""
+    return matrix.float() if precision == "float32" else matrix.bfloat16()
+
+
+def inner(logits: Tensor, algorithm: str, precision: str) -> Tensor:
+    """`enter`, in the dtype that training iterates in: newton's is fp64 (`constraints.doubly_stochastic.Newton`)."""
+    given = enter(logits, precision)
+    return given.double() if algorithm == "newton" and precision != "bfloat16" else given
 
 
 def convention_of(algorithm: str, convention: str) -> str:
@@ -36,9 +43,14 @@ def projected(logits: Tensor, algorithm: str, t_max: int, convention: str, preci
 
     `algorithm` is one of ITERATED; warm iterates as plain does, the caller has shifted the logits (`warm_shift`).
     """
-    own = "plain" if algorithm == "warm" else algorithm
-    matrix = project(enter(logits, precision), own, t_max, convention_of(algorithm, convention))
-    return leave(matrix, precision)
+    convention = convention_of(algorithm, convention)
+    given = inner(logits, algorithm, precision)
+    if algorithm not in ("plain", "warm"):
+        return leave(project(given, algorithm, t_max, convention), precision)
+    if precision == "bfloat16":
+        return leave(project(given, "plain", t_max, convention), precision)
+    # As in training; divisions in fp32 alone would overflow on logits that are far apart.
+    return leave(ops.sinkhorn(given, t_max, convention), precision)
 
 
 def limit(logits: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mhc_lab import ops
 from mhc_lab.analysis.evaluate import Evaluation, difference, evaluate, token_means
-from mhc_lab.analysis.precision import ITERATED, convention_of, enter, leave, projected
+from mhc_lab.analysis.precision import ITERATED, projected
 from mhc_lab.analysis.trained import Trained, constrained_by
 from mhc_lab.errors import LabError
 from mhc_lab.ops.sinkhorn.algorithms import warm_shift
@@ -41,12 +40,8 @@ class Retargeted(Constraint):
         return bias + warm_shift(self.as_matrix(bias)).flatten()
 
     def __call__(self, logits: Tensor) -> Tensor:
-        matrices, convention = self.as_matrix(logits.float()), convention_of(self.algorithm, self.config.convention)
-        if self.algorithm in ("plain", "warm") and self.precision != "bfloat16":
-            # As in training; plain divisions in fp32 would overflow on logits that are far apart.
-            out = ops.sinkhorn(enter(matrices, self.precision), self.t_max, convention)
-            return leave(out, self.precision).float()
-        return projected(matrices, self.algorithm, self.t_max, convention, self.precision).float()
+        matrices = self.as_matrix(logits.float())
+        return projected(matrices, self.algorithm, self.t_max, self.config.convention, self.precision).float()
 
 
 def retarget(

@@ -13,6 +13,8 @@ from mhc_lab.report.texts import with_interval
 
 Row = Mapping[str, Any]
 
+NEGLIGIBLE = 1e-4  # nats a token
+
 HEADS = ("changed", "", "val loss", "difference (95 %)", "gain fwd", "gain bwd", "ds error")
 LEGEND = (
     "val loss: nats a token on the run's own validation windows, fp32, token-weighted",
@@ -20,8 +22,8 @@ LEGEND = (
     "it says how sure the difference is for this model, not for others of the same kind",
     "H_res = mean: the mean over all tokens of all validation windows, found in a first pass: one matrix for all "
     "tokens, so that no token sees a later one",
-    "gains: composite Amax gains of the first validation window; ds error: largest |row or column sum - 1| there, "
-    "as a run's probes record them",
+    "gains: composite Amax gains of the first validation window, means over its tokens; ds error: each token's largest "
+    "|row or column sum - 1| there, its mean over the tokens, largest over layers; as a run's probes record them",
 )
 
 
@@ -53,21 +55,34 @@ def words(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row["kind"] == "t_max":
             by_algorithm.setdefault(row["algorithm"], []).append(row)
-    for algorithm, found in by_algorithm.items():
-        enough = None
-        for row in reversed(found):
-            if surely(row) and abs(row["difference"]) > 1e-4:
-                break
-            enough = row["t_max"]
-        said = "none of the t_max tried" if enough is None else f"t_max = {enough} and more"
-        lines.append(f"{algorithm}: {said} keep val loss within 1e-4 or within its interval")
+    lines += [f"{algorithm}: {_enough(found)}" for algorithm, found in by_algorithm.items()]
     layers = [
         row for row in rows if row["kind"] == "layer" and row["by"] == "identity" and row.get("layer") is not None
     ]
     if layers:
-        most = max(layers, key=lambda row: abs(row["difference"]))
-        lines.append(f"the mixer that matters most: layer {most['layer']} ({most['difference']:+.2g} with H_res = I)")
+        most = max(filter(surely, layers), key=lambda row: abs(row["difference"]), default=None)
+        lines.append(
+            "no mixer alone changes val loss by more than its interval"
+            if most is None
+            else f"the mixer that matters most: layer {most['layer']} ({most['difference']:+.2g} with H_res = I)"
+        )
     return [*lines, "*: the interval leaves 0 out"]
+
+
+def _enough(rows: Sequence[Row]) -> str:
+    """From which t_max on the loss is that of the model as trained, and how sure that is. `rows` by t_max."""
+    kept: list[Row] = []
+    for row in reversed(rows):
+        if not (abs(row["difference"]) <= NEGLIGIBLE or (row["half_width"] is not None and not surely(row))):
+            break
+        kept.append(row)
+    if not kept:
+        return f"every t_max tried changes val loss, by more than its interval and than {NEGLIGIBLE:g}"
+    widest = max((row["half_width"] or 0.0 for row in kept), default=0.0)
+    sure = f"sure to ± {widest:.2g} at most" if rows[0]["half_width"] is not None else "too few windows for an interval"
+    return (
+        f"from t_max = {kept[-1]['t_max']} on val loss is that of the model as trained, as far as can be told ({sure})"
+    )
 
 
 def markdown(rows: Sequence[Row], title: str, notes: Sequence[str], made: Row) -> str:

@@ -13,9 +13,9 @@ from mhc_lab.analysis.precision import EXACT, ITERATED, PRECISIONS
 from mhc_lab.analysis.study import Settings, analyse, exact_rows
 from mhc_lab.analysis.trained import open_run
 from mhc_lab.analysis.words import chosen, within
+from mhc_lab.config.schema import MAX_SEED
 from mhc_lab.errors import LabError
 
-EXACT_TOKENS = 256  # their sums are exact: more say the same
 MOST_NUMBERS = 4_000_000  # of logits by default, so that the command takes seconds
 DEFAULT_TOKENS = 512
 
@@ -69,7 +69,12 @@ def _of_draws(options: Options, precisions: list[str]) -> tuple[dict[str, Any], 
     tokens = options.matrices or max(min(DEFAULT_TOKENS, MOST_NUMBERS // (layers * n * n)), 1)
     settings = Settings(algorithms, precisions, options.t_max, options.bound, options.seed)
     found = analyse(drawn(n, options.logit_std, layers, tokens, options.seed), settings)
-    rows = [*found.pop("rows"), *exact_rows(options.logit_std, layers, min(tokens, EXACT_TOKENS), n, settings)]
+    rows = [*found.pop("rows"), *exact_rows(options.logit_std, layers, tokens, n, settings)]
+    if any(name in EXACT for name in algorithms):
+        found["notes"].append(
+            f"permutations, kronecker: of N(0, {options.logit_std:g}^2) logits of their own count, n! and log2 n; the "
+            "matrices are distributed otherwise"
+        )
     title = f"Sinkhorn on N(0, {options.logit_std:g}^2) logits, n = {n}, {layers} layers"
     name = options.name or f"n{n}-std{options.logit_std:g}-layers{layers}"
     return found | {"drawn": True, "logit_std": options.logit_std, "seed": options.seed}, rows, name, title
@@ -83,7 +88,8 @@ def _of_run(options: Options, precisions: list[str]) -> tuple[dict[str, Any], li
             raise LabError(f"--algorithms {name}: does not take the logits of a checkpoint; leave out --checkpoint")
     trained = open_run(options.checkpoint)
     logits = captured(trained, options.windows, options.matrices or DEFAULT_TOKENS, options.seed)
-    settings = Settings(algorithms, precisions, options.t_max, options.bound, options.seed)
+    dynamic = trained.config.residual.h_res == "dynamic"
+    settings = Settings(algorithms, precisions, options.t_max, options.bound, options.seed, timing=dynamic)
     found = analyse(logits, settings)
     rows = found.pop("rows")
     found["notes"] = [*(f"warning: {line}" for line in trained.warnings), *found["notes"]]
@@ -103,6 +109,7 @@ def _check(options: Options) -> None:
     within("--matrices", options.matrices, 0, 1_000_000)
     within("--windows", options.windows, 1, 1_000_000)
     within("--logit-std", options.logit_std, 0, 50)
+    within("--seed", options.seed, 0, MAX_SEED)
     if not 1 < options.bound < float("inf"):
         raise LabError(f"--bound {options.bound:g}: must be above 1, the gain of a doubly stochastic matrix")
     if options.name and (Path(options.name).name != options.name or options.name in (".", "..")):

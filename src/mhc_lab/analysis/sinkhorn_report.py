@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhc_lab.analysis.measures import QUANTILE
+from mhc_lab.analysis.measures import QUANTILE, SINGULAR_MATRICES
 from mhc_lab.analysis.output import markdown_table, number
-from mhc_lab.analysis.study import SHOWN
+from mhc_lab.analysis.study import GRADIENT_MATRICES, SHOWN
 from mhc_lab.report.figures.plot import Plot
 from mhc_lab.report.figures.style import PAPER, REFERENCE, drawing, panels
 
 Row = Mapping[str, Any]
 
-HEADS = ("algorithm", "precision", "t", "row err", "col err", "gain fwd", "gain bwd", "sigma2", "grad err", "ns/token")
+HEADS = ("algorithm", "precision", "t", "row err", "col err", "gain fwd", "gain bwd", "sigma2", "grad err", "ns/matrix")
 LOOK = {
     "plain": ("#0072b2", "o"),
     "log": ("#56b4e9", "s"),
@@ -46,7 +46,7 @@ PANELS = (
         "Contraction of the streams' differences against t",
         (("sigma2", "sigma2 of H_res, mean"), ("composite_contraction", "over all layers, median")),
     ),
-    ("time", "Time against t", (("ns_per_token", "ns a token, forward + backward"),)),
+    ("time", "Time against t", (("ns_per_matrix", "ns a matrix, forward + backward"),)),
 )
 
 
@@ -68,7 +68,7 @@ def cells(rows: Sequence[Row], shown: Sequence[int] = SHOWN) -> list[list[str]]:
             number(row["backward_gain_q999"], 5),
             number(row["sigma2"]),
             number(row["gradient_error_median"], 2),
-            number(row.get("ns_per_token")),
+            number(row.get("ns_per_matrix")),
         ]
         for row in rows
         if row["t"] in shown or row["t"] == 0
@@ -129,11 +129,11 @@ def legend(found: Row) -> list[str]:
     """What the columns mean."""
     return [
         "errors: largest |sum - 1|; gains: 99.9 % over tokens of the composite Amax gain, largest over start layers; "
-        "sigma2: mean second singular value of H_res",
-        "gradient error: median over matrices, for a random cotangent, against the gradient at the converged fp64 "
-        "projection (newton's gradient is that of the limit by construction)",
-        "ns/token: forward and backward on this CPU; plain and warm in float32 and mixed by ops.sinkhorn as training "
-        "uses it, all else in plain torch",
+        f"sigma2: mean second singular value of H_res, of up to {SINGULAR_MATRICES} matrices",
+        f"gradient error: median over up to {GRADIENT_MATRICES:,} matrices, for a random cotangent, against the "
+        "gradient at the converged fp64 projection (newton's gradient is that of the limit by construction)",
+        "ns/matrix: forward and backward on this CPU, one layer of one token; plain and warm in float32 and mixed by "
+        "ops.sinkhorn as training uses it, all else in plain torch (newton in fp64 but for bfloat16)",
         f"a layer needs more by itself where its own 99.9 % gain stays <= {found['bound']:g}^(1/L) only from a "
         "larger t on; gradient error and layers are those of the first precision",
     ]

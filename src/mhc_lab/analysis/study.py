@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mhc_lab.analysis.logits import Logits
-from mhc_lab.analysis.measures import contraction, gains, gradient_error, quantile, summary, sums
-from mhc_lab.analysis.precision import EXACT, enter, leave, limit, projected, sum_error
-from mhc_lab.analysis.recommend import recommendation, upper_bound
+from mhc_lab.analysis.measures import contraction, gains, gradient_error, quantile, spaced, summary, sums
+from mhc_lab.analysis.precision import EXACT, inner, leave, limit, projected, sum_error
+from mhc_lab.analysis.recommend import recommendation, smallest, upper_bound
 from mhc_lab.analysis.timing import implementation, nanoseconds
-from mhc_lab.analysis.trajectory import trajectory
+from mhc_lab.analysis.trajectory import newton_states, trajectory
 from mhc_lab.ops.sinkhorn.algorithms import kronecker, mix_of_permutations
 from mhc_lab.ops.sinkhorn.implicit import implicit_backward
 
 GRADIENT_MATRICES = 1024
+SURE = 1e-6  # of the sums of the limit
 TIMED = (1, 2, 3, 5, 8, 13, 20, 40)  # time is linear in t
 SHOWN = TIMED
 
@@ -28,7 +30,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure; `tokens` are those of the drawn logits of exact maps, `std` theirs."""
+    """What to measure; without `timing` where a step makes H_res once for all tokens."""
 
     algorithms: Sequence[str]
     precisions: Sequence[str]
@@ -53,6 +55,12 @@ def analyse(logits: Logits, settings: Settings) -> dict[str, Any]:
             rows += found
             recommendations.append({"algorithm": algorithm, "precision": precision, **advice})
     layers, tokens, n, _ = logits.values.shape
+    notes = [*logits.notes]
+    if logits.cold is not None and "warm" in settings.algorithms:
+        notes.append(f"on warm's own logits plain needs {_plain_need(logits.cold, settings)} (float32)")
+    unsure = max((advice["truth_error"] for advice in recommendations), default=0.0)
+    if unsure > SURE:
+        notes.append(f"the limit that gradients are held against is itself off by up to {unsure:.1g} in its sums")
     return {
         "rows": rows,
         "recommendations": recommendations,
@@ -62,8 +70,17 @@ def analyse(logits: Logits, settings: Settings) -> dict[str, Any]:
         "matrices": layers * tokens,
         "convention": logits.convention,
         "bound": settings.bound,
-        "notes": logits.notes,
+        "notes": notes,
     }
+
+
+def _plain_need(logits: Tensor, settings: Settings) -> str:
+    """The smallest t_max within the bound, in words."""
+    matrices = trajectory(logits, "plain", settings.t_max, "eq9", "float32")
+    found = smallest(
+        {t: quantile(gains(matrix).worst.numpy()) for t, matrix in enumerate(matrices, start=1)}, settings.bound
+    )
+    return f"more than {settings.t_max}" if found is None else str(found)
 
 
 def exact_rows(std: float, layers: int, tokens: int, n: int, settings: Settings) -> Iterator[Row]:
@@ -74,7 +91,7 @@ def exact_rows(std: float, layers: int, tokens: int, n: int, settings: Settings)
         count = math.factorial(n) if algorithm == "permutations" else n.bit_length() - 1
         generator = torch.Generator().manual_seed(settings.seed)
         values = std * torch.randn(layers, tokens, count, generator=generator)
-        few = values.flatten(0, 1)[:GRADIENT_MATRICES]
+        few = spaced(values, max(GRADIENT_MATRICES // layers, 1), dim=1).flatten(0, 1)
         cotangent = torch.randn(len(few), n, n, generator=generator)
         true = _exact_gradient(few.double(), cotangent.double(), algorithm, n, "float64")
         for precision in settings.precisions:
@@ -92,6 +109,10 @@ def exact_rows(std: float, layers: int, tokens: int, n: int, settings: Settings)
                 **gradient_error(
                     _exact_gradient(few, cotangent, algorithm, n, precision).unsqueeze(-1), true.unsqueeze(-1)
                 ),
+                "ns_per_matrix": nanoseconds(
+                    values.flatten(0, 1), partial(_exact, algorithm=algorithm, n=n, precision=precision)
+                ),
+                "timed": "torch",
             }
 
 
@@ -106,7 +127,7 @@ class _Truth:
 
     @classmethod
     def of(cls, values: Tensor, seed: int) -> _Truth:
-        few = values.transpose(0, 1).flatten(0, 1)[:GRADIENT_MATRICES].contiguous()  # all layers of the first tokens
+        few = spaced(values, max(GRADIENT_MATRICES // len(values), 1), dim=1).flatten(0, 1).contiguous()
         cotangent = torch.randn(few.shape, generator=torch.Generator().manual_seed(seed))
         converged = limit(few)
         return cls(few, cotangent, implicit_backward(cotangent.double(), converged), sum_error(converged))
@@ -144,7 +165,10 @@ def _series(
         row: Row = {"algorithm": algorithm, "precision": precision, "t": t, **measured}
         row |= gradient_error(gradient, truth.gradient)
         if settings.timing and t in TIMED:
-            row["ns_per_token"] = nanoseconds(values, algorithm, t, convention, precision)
+            row["ns_per_matrix"] = nanoseconds(
+                values.flatten(0, 1),
+                partial(projected, algorithm=algorithm, t_max=t, convention=convention, precision=precision),
+            )
             row["timed"] = implementation(algorithm, precision)
         rows.append(row)
     advice = recommendation(worst, upper, layers, settings.bound)
@@ -158,10 +182,9 @@ def _series(
 def _gradients(truth: _Truth, algorithm: str, convention: str, precision: str, t_max: int) -> Iterator[Tensor]:
     """[M, n, n] for t = 1 ... t_max: the gradient that training would get."""
     if algorithm == "newton":  # its backward sees the result alone, so that the iteration can go on
-        inner = enter(truth.logits, precision)
-        for matrix in trajectory(inner, algorithm, t_max, convention, "float32"):
-            given = leave(truth.cotangent, precision).to(matrix.dtype)
-            yield leave(implicit_backward(given, matrix), precision)
+        given = leave(truth.cotangent, precision)
+        for matrix in newton_states(inner(truth.logits, algorithm, precision), t_max):
+            yield leave(implicit_backward(given.to(matrix.dtype), matrix), precision)
         return
     for t in range(1, t_max + 1):
         leaf = truth.logits.clone().requires_grad_()

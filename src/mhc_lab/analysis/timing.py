@@ -1,18 +1,17 @@
-"""What an iteration costs: forward and backward, a token, on the CPU."""
+"""What an iteration costs: forward and backward, a matrix, on the CPU."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mhc_lab import ops
-from mhc_lab.analysis.precision import enter, leave, projected
 from mhc_lab.ops import backends
 
-TOKENS = 2048
+MATRICES = 2048
 REPEATS = 3
 
 
@@ -23,19 +22,18 @@ def implementation(algorithm: str, precision: str) -> str:
     return "torch"
 
 
-def nanoseconds(logits: Tensor, algorithm: str, t_max: int, convention: str, precision: str) -> float:
-    """Median over REPEATS runs, after one that is not counted, of one projection and its backward, ns a token."""
-    sample = logits.flatten(0, -3)[:TOKENS].contiguous()
-    kernel = implementation(algorithm, precision) != "torch"
-    cotangent = torch.ones_like(sample)
+def nanoseconds(logits: Tensor, run: Callable[[Tensor], Tensor]) -> float:
+    """Time of `run` and its backward, ns a matrix: median over REPEATS, after one that is not counted.
+
+    `logits` [M, ...], one matrix each; taken again where they are fewer than MATRICES, as fewer would show the cost of
+    the calls.
+    """
+    sample = logits[torch.arange(MATRICES) % len(logits)].contiguous()
     seconds = []
     for _ in range(REPEATS + 1):
         leaf = sample.clone().requires_grad_()
         start = time.perf_counter()
-        if kernel:
-            out = leave(ops.sinkhorn(enter(leaf, precision), t_max, convention), precision)
-        else:
-            out = projected(leaf, algorithm, t_max, convention, precision)
-        torch.autograd.grad(out, leaf, cotangent.to(out.dtype))
+        out = run(leaf)
+        torch.autograd.grad(out, leaf, torch.ones_like(out))
         seconds.append(time.perf_counter() - start)
-    return 1e9 * statistics.median(seconds[1:]) / len(sample)
+    return 1e9 * statistics.median(seconds[1:]) / MATRICES

@@ -68,7 +68,7 @@ def open_run(path: Path) -> Trained:
     Raises LabError for a folder that is no run, holds no checkpoint or one that its config.yaml does not describe,
     and for a corpus of another vocabulary; a corpus that has merely changed is a warning.
     """
-    folder = RunFolder(path)
+    folder = RunFolder(path.resolve())  # its name is the run's, also where the path is "."
     if not folder.path.is_dir():
         raise LabError(f"{path}: no such folder: give that of a run, as results/runs/<run id>")
     config = folder.config()

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mhc_lab.analysis.precision import convention_of, enter, leave
+from mhc_lab.analysis.precision import convention_of, inner, leave
 from mhc_lab.ops.sinkhorn import V4_EPS
 from mhc_lab.ops.sinkhorn.algorithms import OMEGA, SMALLEST
+from mhc_lab.ops.sinkhorn.cpu import FP32_SPREAD
 from mhc_lab.ops.sinkhorn.newton import _step as newton_step
 
 
@@ -21,13 +22,29 @@ def trajectory(logits: Tensor, algorithm: str, t_max: int, convention: str, prec
     Algorithms that do not depend on t_max go on from where they were; any strides, and faster where n, n come first
     in memory. Without gradients. A state that no longer changes is given again.
     """
-    start = enter(logits.detach(), precision)
+    start = inner(logits.detach(), algorithm, precision)
     if algorithm in ("plain", "warm"):
-        found = _plain(start, t_max, convention_of(algorithm, convention))
+        iterate = _plain if precision == "bfloat16" else _as_the_kernels
+        found = iterate(start, t_max, convention_of(algorithm, convention))
     else:
-        found = {"log": _log, "overrelaxed": _overrelaxed, "newton": _newton}[algorithm](start, t_max)
+        found = {"log": _log, "overrelaxed": _overrelaxed, "newton": newton_states}[algorithm](start, t_max)
     for matrix in found:
         yield leave(matrix, precision)
+
+
+def _as_the_kernels(logits: Tensor, t_max: int, convention: str) -> Iterator[Tensor]:
+    """fp32, and fp64 for the matrices whose logits are too far apart for it."""
+    far = logits.amax((-2, -1)) - logits.amin((-2, -1)) > FP32_SPREAD
+    if not far.any():
+        yield from _plain(logits, t_max, convention)
+        return
+    exact = _plain(logits[far].double(), t_max, convention)
+    for matrix, wide in zip(
+        _plain(logits.masked_fill(far[..., None, None], 0.0), t_max, convention), exact, strict=True
+    ):
+        whole = matrix.clone()
+        whole[far] = wide.float()
+        yield whole
 
 
 def _plain(logits: Tensor, t_max: int, convention: str) -> Iterator[Tensor]:
@@ -63,7 +80,8 @@ def _relaxed(logits: Tensor, axis: int, omega: float) -> Tensor:
     return logits - (log_sum + (omega - 1) * log_sum.clamp(min=math.log(SMALLEST)))
 
 
-def _newton(logits: Tensor, t_max: int) -> Iterator[Tensor]:
+def newton_states(logits: Tensor, t_max: int) -> Iterator[Tensor]:
+    """[..., n, n] logits -> what `ops.sinkhorn.newton` gives for t = 1 ... t_max, in the logits' dtype."""
     scaled = logits - logits.logsumexp(-2, keepdim=True)
     matrix, still = torch.empty(0), False
     for _ in range(t_max):
