@@ -143,7 +143,9 @@ def test_a_requeued_trial_does_not_carry_its_dead_worker(storage):
     study = storage.create()
     _queue(study)
     _take(study, f"{process_name().split()[0]} 4194305 1")
+    study._storage.set_trial_user_attr(trials(study)[0]._trial_id, "stopped", True)
     storage.reap(study)
+    assert "stopped" not in trials(study)[1].user_attrs
     study.ask()  # taken, not yet signed
     storage.reap(study)
     assert [t.state for t in trials(study)] == [TrialState.FAIL, TrialState.RUNNING]

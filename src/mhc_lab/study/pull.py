@@ -21,6 +21,7 @@ from mhc_lab.study import child
 from mhc_lab.study.cell import Stopped, record_end, run_cell
 from mhc_lab.study.storage import (
     MAX_RETRIES,
+    WORKER,
     NothingWaits,
     StaleTrial,
     StudyStorage,
@@ -57,7 +58,7 @@ class GridObjective:
     def __call__(self, trial: optuna.Trial) -> float:
         """Validation loss; infinite where the run diverged."""
         try:
-            trial.set_user_attr("worker", self._worker)
+            trial.set_user_attr(WORKER, self._worker)
             self._storage.taken()
             return self._value(trial)
         except LabError as error:

@@ -30,6 +30,9 @@ from mhc_lab.study.patient import PatientStorage
 DEFAULT_STORAGE = "sqlite:///{results}/runs/studies.db"
 MAX_RETRIES = 2
 
+# User attributes that a trial has of its worker, and not of its point. STOPPED: the worker has queued the point again.
+WORKER, STOPPED = "worker", "stopped"
+
 _CONNECT_SECONDS = 5
 _CONNECT_PAUSES = (0.5, 1.5)  # seconds between attempts
 
@@ -162,13 +165,13 @@ class StudyStorage:
     def _requeue(self, study: optuna.Study, trial: FrozenTrial) -> None:
         tries = len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) + 1
         again = copy.deepcopy(trial)  # the callback writes into what it is given
-        again.user_attrs = {key: value for key, value in trial.user_attrs.items() if key != "worker"}
+        again.user_attrs = {key: value for key, value in trial.user_attrs.items() if key not in (WORKER, STOPPED)}
         self._retry(study, again)
         if tries > MAX_RETRIES and self._exhausted is not None:
             self._exhausted(study, trial)
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
-        worker = trial.user_attrs.get("worker")
+        worker = trial.user_attrs.get(WORKER)
         if worker is not None:
             return _dead_here(worker)
         # Its worker died between taking it and signing it, before the first heartbeat.

@@ -22,11 +22,11 @@ from mhc_lab.study.cell import Judge, Stopped, run_cell
 from mhc_lab.study.folder import OtherCode
 from mhc_lab.study.pull import RunFailed, work_off
 from mhc_lab.study.samplers import build_pruner, build_sampler, suggest
-from mhc_lab.study.storage import StudyStorage, process_name, trials
+from mhc_lab.study.storage import STOPPED, WORKER, StudyStorage, process_name, trials
 from mhc_lab.study.sweep_file import SweepSpec
 
-# User attributes of a trial. START: the starting point that it stands for; STOPPED: its point is queued again.
-PLACE, START, RUNS, METRICS, REASON, DIED, STOPPED = "place", "start", "runs", "metrics", "reason", "died", "stopped"
+# User attributes of a trial. START: the starting point that it stands for.
+PLACE, START, RUNS, METRICS, REASON, DIED = "place", "start", "runs", "metrics", "reason", "died"
 
 
 class SweepObjective:
@@ -55,7 +55,7 @@ class SweepObjective:
         A run that diverged or died makes a failed trial, with the reason as its attribute; the sweep goes on.
         """
         try:
-            trial.set_user_attr("worker", self._worker)
+            trial.set_user_attr(WORKER, self._worker)
             if PLACE not in trial.user_attrs or _doubled(trial):
                 # No place: another worker took the last waiting trial, and Optuna made one beyond the budget.
                 self._storage.taken()

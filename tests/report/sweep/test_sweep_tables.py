@@ -144,7 +144,28 @@ def test_importances_find_what_matters_on_the_scale_that_was_searched() -> None:
     assert first.parameter.key == "residual.t_max" and first.fanova > 0.8 and first.ped_anova > 0.5
     assert first.low <= first.fanova <= first.high
     assert sum(one.ped_anova for one in found.parameters) == pytest.approx(1)
+    assert first.fanova > first.fanova_chance and first.ped_anova > first.ped_anova_chance
     assert found == importances(made.usual(60))
+
+
+def test_importances_of_noise_stay_below_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large they look: a sampler that looked at one end alone makes PED-ANOVA speak of it."""
+    monkeypatch.setattr("mhc_lab.report.sweep.importance.SHUFFLES", 20)
+    rng = np.random.default_rng(5)
+    trials = [
+        dataclasses.replace(
+            made.trial(
+                number, {made.T_MAX.key: int(1 + 39 * rng.uniform() ** 6), made.ALPHA.key: 10 ** rng.uniform(-3, 0)}
+            ),
+            values=(rng.normal(2.0, 0.01),),
+        )
+        for number in range(60)
+    ]
+    sweep = made.sweep(trials, (made.T_MAX, made.ALPHA))
+    found = importances(sweep)
+    assert max(one.ped_anova for one in found.parameters) > 0.5
+    assert all(one.fanova <= one.fanova_chance and one.ped_anova <= one.ped_anova_chance for one in found.parameters)
+    assert not any("*" in cell for row in importance_table(sweep, found).rows for cell in row)
 
 
 def test_log_ranges_count_as_their_logarithm() -> None:

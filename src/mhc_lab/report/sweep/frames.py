@@ -72,12 +72,13 @@ def pareto_frame(sweep: Sweep) -> pd.DataFrame:
 
 def importance_frame(every: Iterable[tuple[str, Importances]]) -> pd.DataFrame:
     """One line a metric and parameter."""
-    columns = ["metric", "parameter", "fanova", "fanova_low", "fanova_high", "ped_anova", "trials"]
+    shares = ("fanova", "low", "high", "fanova_chance", "ped_anova", "ped_anova_chance", "trials")
     lines = [
-        (metric, one.parameter.key, one.fanova, one.low, one.high, one.ped_anova, one.trials)
+        (metric, one.parameter.key, *(getattr(one, share) for share in shares))
         for metric, found in every
         for one in found.parameters
     ]
+    columns = ["metric", "parameter", *(f"fanova_{share}" if share in ("low", "high") else share for share in shares)]
     return pd.DataFrame(lines, columns=columns)
 
 

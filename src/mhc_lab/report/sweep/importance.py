@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MIN_TRIALS = 8
 FORESTS = (0, 1, 2, 3, 4)  # their seeds
+SHUFFLES = 20  # of the objective among the trials: what importances come to where nothing matters
+_TREES, _TREES_SHUFFLED = 32, 16
 _TOP, _TOP_TRIALS = 0.1, 5  # PED-ANOVA: the best tenth, but at least so many trials
 _MOST_TRIALS = 200  # that a forest sees: its cost grows faster than they do
 
@@ -26,13 +28,16 @@ _MOST_TRIALS = 200  # that a forest sees: its cost grows faster than they do
 class Importance:
     """Of one parameter. `fanova`: share of the variance over the space that it explains alone, mean over the forests,
     `low` and `high` the lowest and highest of them. `ped_anova`: share among the parameters of what sets the best
-    trials apart. `trials` entered."""
+    trials apart. `fanova_chance`, `ped_anova_chance`: what all but one of SHUFFLES shufflings of the objective stay
+    below. `trials` entered."""
 
     parameter: Parameter
     fanova: float
     low: float
     high: float
+    fanova_chance: float
     ped_anova: float
+    ped_anova_chance: float
     trials: int
 
 
@@ -102,23 +107,38 @@ def _judge(sweep: Sweep, trials: Sequence[SweepTrial], objective: int) -> tuple[
     ]
     if np.ptp([value(trial, objective) for trial in trials]) == 0:
         return {}, 0
-    few = _study(varied, _thinned(trials), objective)
     top = max(math.ceil(_TOP * len(trials)), min(_TOP_TRIALS, len(trials) // 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna's words for experimental parts
-        forests = [FanovaImportanceEvaluator(n_trees=32, seed=seed).evaluate(few) for seed in FORESTS]
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=top / len(trials))
-        ped = evaluator.evaluate(_study(varied, trials, objective))
-    total = sum(ped.values()) or 1.0
+        few = _thinned(trials)
+        best = PedAnovaImportanceEvaluator(target_quantile=top / len(trials))
+
+        def forest(values: Sequence[float], trees: int, seed: int) -> dict[str, float]:
+            return FanovaImportanceEvaluator(n_trees=trees, seed=seed).evaluate(_study(varied, few, values))
+
+        def apart(values: Sequence[float]) -> dict[str, float]:
+            found = best.evaluate(_study(varied, trials, values))
+            return {key: share / (sum(found.values()) or 1.0) for key, share in found.items()}
+
+        forests = [forest([value(trial, objective) for trial in few], _TREES, seed) for seed in FORESTS]
+        values = [value(trial, objective) for trial in trials]
+        ped = apart(values)
+        generator = np.random.default_rng(0)
+        shuffled = [generator.permutation(values).tolist() for _ in range(SHUFFLES)]
+        by_chance = [forest(given[: len(few)], _TREES_SHUFFLED, seed) for seed, given in enumerate(shuffled)]
+        ped_by_chance = [apart(given) for given in shuffled]
     result = {}
     for parameter in varied:
-        shares = [forest[parameter.key] for forest in forests]
-        result[parameter.key] = Importance(
+        key = parameter.key
+        shares = [found[key] for found in forests]
+        result[key] = Importance(
             parameter,
             float(np.mean(shares)),
-            min(shares),
-            max(shares),
-            ped[parameter.key] / total,
+            float(min(shares)),
+            float(max(shares)),
+            sorted(found[key] for found in by_chance)[-2],
+            ped[key],
+            sorted(found[key] for found in ped_by_chance)[-2],
             len(trials),
         )
     return result, top
@@ -132,8 +152,8 @@ def _thinned(trials: Sequence[SweepTrial]) -> Sequence[SweepTrial]:
     return [trials[place] for place in places]
 
 
-def _study(parameters: Sequence[Parameter], trials: Sequence[SweepTrial], objective: int) -> Study:
-    """The trials as an Optuna study in memory.
+def _study(parameters: Sequence[Parameter], trials: Sequence[SweepTrial], values: Sequence[float]) -> Study:
+    """The trials, worth `values`, as an Optuna study in memory.
 
     Optuna's fANOVA averages over the linear range whatever the scale searched: a log parameter's upper decade would
     be nearly all of it. So a log range is handed over as its logarithm.
@@ -151,9 +171,9 @@ def _study(parameters: Sequence[Parameter], trials: Sequence[SweepTrial], object
         optuna.trial.create_trial(
             params={parameter.key: _handed(parameter, trial.params[parameter.key]) for parameter in parameters},
             distributions=distributions,
-            value=value(trial, objective),
+            value=worth,
         )
-        for trial in trials
+        for trial, worth in zip(trials, values, strict=True)
     )
     return study
 

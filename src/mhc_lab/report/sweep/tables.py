@@ -5,7 +5,7 @@ from __future__ import annotations
 from mhc_lab.report.stats import paired_gap
 from mhc_lab.report.sweep import words
 from mhc_lab.report.sweep.data import Sweep, SweepTrial, value_text
-from mhc_lab.report.sweep.importance import Importances
+from mhc_lab.report.sweep.importance import SHUFFLES, Importances
 from mhc_lab.report.sweep.marginal import marginal
 from mhc_lab.report.sweep.ranking import best_of_each, edges, estimate, non_dominated, rank
 from mhc_lab.report.sweep.table import Table
@@ -142,9 +142,11 @@ def importance_table(sweep: Sweep, found: Importances, objective: int = 0) -> Ta
         [
             sweep.names[one.parameter.key],
             one.parameter.words,
-            decimal(one.fanova, 2),
+            decimal(one.fanova, 2) + ("*" if one.fanova > one.fanova_chance else ""),
             f"{decimal(one.low, 2)} to {decimal(one.high, 2)}",
-            decimal(one.ped_anova, 2),
+            decimal(one.fanova_chance, 2),
+            decimal(one.ped_anova, 2) + ("*" if one.ped_anova > one.ped_anova_chance else ""),
+            decimal(one.ped_anova_chance, 2),
             str(one.trials),
         ]
         for one in found.parameters
@@ -158,6 +160,8 @@ def importance_table(sweep: Sweep, found: Importances, objective: int = 0) -> Ta
         + (f" The other {decimal(max(alone, 0), 2)} is interactions and noise." if everywhere else ""),
         f"PED-ANOVA: share of what sets the best {found.top} trials apart from the rest; it looks at the good end, "
         "fANOVA at the whole space, bad corners first. Where they disagree, believe neither blindly.",
+        f"By chance: what the share stays below in {SHUFFLES - 1} of {SHUFFLES} shufflings of the {text} among the "
+        "trials; *: above that. A share that is not says nothing: where a sampler looked often, chance gives much.",
         "A log range counts as its logarithm, as it was searched.",
         f"Of {len(sweep.trials)} trials, the complete and finite ones that have the parameter enter"
         + (f"; {diverged} diverged and do not." if diverged else "."),
@@ -167,8 +171,8 @@ def importance_table(sweep: Sweep, found: Importances, objective: int = 0) -> Ta
     if not everywhere:
         notes.append("A parameter that is asked for only under a condition is judged on the trials that have it.")
     notes += [f"Without a number: {line}." for line in found.left_out]
-    heads = ("parameter", "space", "fANOVA", "5 forests", "PED-ANOVA", "trials")
-    return Table(title, heads, "llrrrr", rows, notes)
+    heads = ("parameter", "space", "fANOVA", "5 forests", "by chance", "PED-ANOVA", "by chance", "trials")
+    return Table(title, heads, "llrrrrrr", rows, notes)
 
 
 def marginal_table(sweep: Sweep) -> Table:
