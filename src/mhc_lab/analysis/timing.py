@@ -13,6 +13,7 @@ from mhc_lab.ops import backends
 
 MATRICES = 2048
 REPEATS = 3
+QUICK_SECONDS = 0.05  # what is quick is repeated for so long
 
 
 def implementation(algorithm: str, precision: str) -> str:
@@ -23,14 +24,14 @@ def implementation(algorithm: str, precision: str) -> str:
 
 
 def nanoseconds(logits: Tensor, run: Callable[[Tensor], Tensor]) -> float:
-    """Time of `run` and its backward, ns a matrix: median over REPEATS, after one that is not counted.
+    """Time of `run` and its backward, ns a matrix: median over REPEATS and more, after one that is not counted.
 
     `logits` [M, ...], one matrix each; taken again where they are fewer than MATRICES, as fewer would show the cost of
     the calls.
     """
     sample = logits[torch.arange(MATRICES) % len(logits)].contiguous()
-    seconds = []
-    for _ in range(REPEATS + 1):
+    seconds: list[float] = []
+    while len(seconds) <= REPEATS or sum(seconds) < QUICK_SECONDS:
         leaf = sample.clone().requires_grad_()
         start = time.perf_counter()
         out = run(leaf)

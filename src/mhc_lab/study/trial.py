@@ -28,6 +28,8 @@ from mhc_lab.study.sweep_file import SweepSpec
 # User attributes of a trial. START: the starting point that it stands for.
 PLACE, START, RUNS, METRICS, REASON, DIED = "place", "start", "runs", "metrics", "reason", "died"
 
+CHOICE = "--rerun runs it again, --keep takes it as it is"  # of a result that other code made
+
 
 class SweepObjective:
     """The objective of a sweep's trials."""
@@ -143,9 +145,6 @@ class SweepObjective:
         trial.set_user_attr(REASON, reason)
         trial.set_user_attr(DIED, died)
         return RunFailed(reason)
-
-
-CHOICE = "--rerun runs it again, --keep takes it as it is"
 
 
 def has_other_code(folder: RunFolder) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from mhc_lab.report.figures.plot import Absent, Plot
 from mhc_lab.report.sweep import Sweep, write
+from mhc_lab.report.sweep.data import Parameter
 from mhc_lab.report.sweep.figures import contour, draw_all, history, slices
 from mhc_lab.report.sweep.figures.marks import readable
 from mhc_lab.report.sweep.importance import importances
@@ -97,6 +98,18 @@ def test_by_draws_a_line_for_each_value() -> None:
     assert isinstance(figure, Plot)
     (axes,) = figure.figure.axes
     assert [line.get_label() for line in axes.lines if line.get_linestyle() == "-"] == ["identity", "hc", "mhc"]
+
+
+def test_the_names_of_many_values_stay_on_the_figure() -> None:
+    variants = ("identity", "identity_wide", "identity_hc", "hc", "mhc", "orthogonal", "row_stochastic")
+    by = Parameter("residual", "choices", choices=(*variants, "column_stochastic"))
+    trials = [made.trial(i, {"residual": choice, made.RATE.key: 1e-3}) for i, choice in enumerate(by.choices)]
+    figure = slices.draw(dataclasses.replace(made.sweep(trials, (by, made.RATE)), by="residual"))
+    assert isinstance(figure, Plot)
+    figure.figure.canvas.draw()
+    (legend,) = figure.figure.legends
+    box, whole = legend.get_window_extent(), figure.figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and box.y1 <= whole.y1
 
 
 def test_contour_stays_within_the_hull_of_the_trials() -> None:

@@ -23,6 +23,7 @@ _MOST_WHISKERS = 200
 _COLUMNS = 3
 _MOST_PLACES = 12  # of a line: beyond these, the lowest in as many bins
 _BINS = 8
+_LEGEND_LETTERS = 90  # on a line over the figure
 
 
 def draw(sweep: Sweep, objective: int = 0) -> Plot | Absent:
@@ -36,7 +37,9 @@ def draw(sweep: Sweep, objective: int = 0) -> Plot | Absent:
         return Absent(name, f"no comparable trial has a parameter besides {sweep.by}; add one to the space")
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(7.0, 2.55 * rows + (0.35 if sweep.by else 0.15)), layout="constrained", facecolor=PAPER)
+    named = [value_text(choice) for choice in sweep.parameter(sweep.by).choices] if sweep.by else []
+    heading = 0.2 * math.ceil(len(named) / _legend_columns(named)) if named else 0.15
+    figure = Figure(figsize=(7.0, 2.55 * rows + heading), layout="constrained", facecolor=PAPER)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     values = marks.values(sweep.finite, objective)
     limits = marks.readable(values, marks.kept(sweep, objective))
@@ -111,10 +114,15 @@ def _lowest(parameter: Parameter, trials: Sequence[SweepTrial], objective: int) 
     return [min(members, key=lambda trial: value(trial, objective)) for _, members in bins]
 
 
+def _legend_columns(names: Sequence[str]) -> int:
+    """As many as fit over the figure: a column is as wide as the longest name and its line."""
+    return max(1, min(len(names), 6, _LEGEND_LETTERS // (max(map(len, names)) + 7)))
+
+
 def _legend(figure: Figure) -> None:
     handles = {
         str(handle.get_label()): handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]
     }
     if handles:
-        columns = min(len(handles), 6)
+        columns = _legend_columns(list(handles))
         figure.legend(list(handles.values()), list(handles), loc="outside upper right", ncols=columns)
