@@ -15,7 +15,7 @@ import pytest
 from mhc_lab.report.figures.plot import Absent, Plot
 from mhc_lab.report.sweep import Sweep, write
 from mhc_lab.report.sweep.data import Parameter
-from mhc_lab.report.sweep.figures import contour, draw_all, history, slices
+from mhc_lab.report.sweep.figures import contour, draw_all, history, pareto, slices
 from mhc_lab.report.sweep.figures.marks import readable
 from mhc_lab.report.sweep.importance import importances
 
@@ -52,6 +52,16 @@ def test_two_objectives_have_a_front_and_slices_of_both(tmp_path: Path) -> None:
     links = check_links(tmp_path)
     assert {"figures/pareto.png", "figures/slices.png", "figures/slices_ms_per_step.png", "pareto.md"} <= set(links)
     assert not (tmp_path / "best.md").exists()
+
+
+def test_a_starting_point_on_the_front_has_one_name() -> None:
+    sweep = made.usual(30, time=True)
+    best = sweep.ranked[0]
+    trials = tuple(dataclasses.replace(t, enqueued=t.number == best.number) for t in sweep.trials)
+    figure = pareto.draw(dataclasses.replace(sweep, trials=trials))
+    assert isinstance(figure, Plot)
+    (axes,) = figure.figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["front", "starting point"]
 
 
 @pytest.mark.parametrize("name", made.odd())

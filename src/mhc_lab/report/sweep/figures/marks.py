@@ -121,10 +121,10 @@ def points(axes: Axes, across: Sequence[float], up: Sequence[float], **look: Any
     axes.plot(x[~inside], edge, "^", linestyle="none", **settings)
 
 
-def marked(axes: Axes, sweep: Sweep, at: Sequence[tuple[SweepTrial, float, float]]) -> None:
+def marked(axes: Axes, sweep: Sweep, at: Sequence[tuple[SweepTrial, float, float]], *, with_best: bool = True) -> None:
     """Best and starting point among the trials (trial, x, y), with names for a legend."""
     bottom, top = axes.get_ylim()
-    best = sweep.ranked[0] if sweep.ranked else None
+    best = sweep.ranked[0] if sweep.ranked and with_best else None
     for trial, x, y in at:
         inside = min(y, top - 0.025 * (top - bottom))
         if trial is sweep.start:

@@ -52,7 +52,8 @@ def draw(sweep: Sweep) -> Plot | Absent:
     axes.plot(
         *zip(*at, strict=True), "o", color=marks.TRIAL, markersize=6, markeredgecolor=PAPER, zorder=4, label="front"
     )
-    marks.marked(axes, sweep, [(t, marks.values([t], 1)[0], marks.values([t])[0]) for t in keep if t is start])
+    if start is not None and start.finite:  # of two objectives there is no best
+        marks.marked(axes, sweep, [(start, marks.values([start], 1)[0], marks.values([start])[0])], with_best=False)
     axes.set_xlabel(sweep.objectives[1].text)
     axes.set_ylabel(sweep.objectives[0].text.replace(" (", "\n("))
     axes.legend(loc="upper right")
