@@ -457,7 +457,7 @@ def _open(page: Path) -> None:
 def _check_code(folder: RunFolder, keep: bool) -> None:
     from mhc_lab.config.run_id import code_fingerprint
 
-    if not keep and (folder.record() or {})["code_fingerprint"] != code_fingerprint():
+    if not keep and folder.of_other_code():
         raise LabError(
             f"{folder.path} was made with other code than now ({code_fingerprint()}): "
             f"--rerun runs it again, --keep takes it as it is"

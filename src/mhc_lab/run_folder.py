@@ -25,7 +25,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from mhc_lab.config.compose import from_dict, read_yaml, to_dict
-from mhc_lab.config.run_id import run_id
+from mhc_lab.config.run_id import code_fingerprint, run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
 
@@ -86,6 +86,11 @@ class RunFolder:
         """Whether there is a result that need not be computed again (finished or diverged)."""
         record = self.record()
         return record is not None and record["status"] in ENDED
+
+    def of_other_code(self) -> bool:
+        """Whether there is a result, and other code than this made it."""
+        record = self.record()
+        return record is not None and record["status"] in ENDED and record["code_fingerprint"] != code_fingerprint()
 
     def clear(self) -> None:
         """Forget a former attempt; config and plugin stay, and where the run is mirrored."""

@@ -168,8 +168,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     }
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     # The stand-ins are of one code, whatever is edited while the tests run.
-    for module in ("engine", "plan"):
-        monkeypatch.setattr(f"mhc_lab.study.{module}.code_fingerprint", lambda: fake_runs.CODE)
+    for module in ("study.engine", "run_folder"):
+        monkeypatch.setattr(f"mhc_lab.{module}.code_fingerprint", lambda: fake_runs.CODE)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     return Lab(file, tmp_path / "results")
 
@@ -193,7 +193,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
         "sampler": {"name": "tpe", "seed": 3, "n_startup_trials": 2},
         "trials": 4,
     }
-    for module in ("definition", "trial"):
-        monkeypatch.setattr(f"mhc_lab.study.{module}.code_fingerprint", lambda: fake_runs.CODE)
+    for module in ("study.definition", "run_folder"):
+        monkeypatch.setattr(f"mhc_lab.{module}.code_fingerprint", lambda: fake_runs.CODE)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     return Search(tmp_path / "search.yaml", tmp_path / "results", content, monkeypatch)

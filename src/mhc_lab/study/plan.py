@@ -8,7 +8,6 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.progress import duration
 from mhc_lab.study.spec import Cell, Grid
@@ -64,9 +63,7 @@ def cell_state(folder: StudyFolder, run_id: str) -> CellState:
     run = folder.run(run_id)
     if not run.ended():
         return "to run"
-    record = run.record()
-    assert record is not None
-    return "done" if record["code_fingerprint"] == code_fingerprint() else "other code"
+    return "other code" if run.of_other_code() else "done"
 
 
 def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:

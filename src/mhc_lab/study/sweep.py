@@ -11,7 +11,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -24,7 +24,6 @@ from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.run_folder import read_json
 from mhc_lab.study import definition
-from mhc_lab.study.child import DEFAULT_TARGET, JUDGED_TARGET
 from mhc_lab.study.engine import stored_storage
 from mhc_lab.study.folder import OtherCode, StudyFolder
 from mhc_lab.study.holding import alone, concluded
@@ -34,7 +33,7 @@ from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.space import Point
 from mhc_lab.study.storage import StudyStorage, close, resolve, trials, without_password
 from mhc_lab.study.sweep_file import SweepSpec, load_sweep
-from mhc_lab.study.trial import CHOICE, DIED, PLACE, REASON, START, answers, has_other_code, is_told
+from mhc_lab.study.trial import CHOICE, DIED, PLACE, REASON, START, answers, is_told, target_of
 
 _POLL_SECONDS = 1.0
 _LIVE = (TrialState.WAITING, TrialState.RUNNING)
@@ -127,7 +126,6 @@ def run_trials(
         study_storage.reap(study)
         enqueue(study, spec)
     left = len(trials(study, *_LIVE))
-    target = target or (JUDGED_TARGET if spec.pruner["name"] == "hyperband" else DEFAULT_TARGET)
     deaths: list[str] = []
     with Display(folder.name, spec.trials, max(0, spec.trials - left)) as display:
         display.say(f"sweep {folder.name}: {spec.trials} trials, {max(0, spec.trials - left)} done, {left} to run")
@@ -135,7 +133,7 @@ def run_trials(
             display.say(f"{beyond} starting points lie beyond the budget: give more --trials")
         if left:
             told = {trial.number for trial in trials(study) if trial.state not in _LIVE}
-            workers = LocalLauncher(folder.results, folder.name, url, spec.base, places, target)
+            workers = LocalLauncher(folder.results, folder.name, url, spec.base, places, target or target_of(spec))
             try:
                 _watch(study, told, workers, display)
             finally:
@@ -159,10 +157,7 @@ def open_places(study: optuna.Study, spec: SweepSpec) -> tuple[list[Open], int]:
 
     A place whose trials were cut off or died gets its point again.
     """
-    held: dict[int, list[FrozenTrial]] = defaultdict(list)
-    for trial in trials(study):
-        if PLACE in trial.user_attrs:
-            held[trial.user_attrs[PLACE]].append(trial)
+    held = _by_place(study)
     begun = {_text(trial.user_attrs[START]) for own in held.values() for trial in own if START in trial.user_attrs}
     waiting = [point for point in spec.starting_points if _text(point) not in begun]
     found = []
@@ -174,6 +169,15 @@ def open_places(study: optuna.Study, spec: SweepSpec) -> tuple[list[Open], int]:
         taken = own[-1].params if own else {}
         found.append(Open(place, taken or start or {}, start))
     return found, len(waiting)
+
+
+def _by_place(study: optuna.Study) -> dict[int, list[FrozenTrial]]:
+    """All trials of each place, in their order; strays, which have none, are left out."""
+    held: dict[int, list[FrozenTrial]] = defaultdict(list)
+    for trial in trials(study):
+        if PLACE in trial.user_attrs:
+            held[trial.user_attrs[PLACE]].append(trial)
+    return held
 
 
 def enqueue(study: optuna.Study, spec: SweepSpec) -> None:
@@ -191,9 +195,10 @@ def _refuse_other_code(places: Sequence[Open], spec: SweepSpec, folder: StudyFol
     found = 0
     for one in places:
         if all(p.key in one.point for p in spec.parameters if p.wanted(one.point)):
+            config = spec.config(one.point)
             for seed in spec.seeds:
-                config = spec.config(one.point, seed)
-                found += has_other_code(folder.run(run_id(config, corpus_fingerprint(config))))
+                seeded = replace(config, seed=seed)
+                found += folder.run(run_id(seeded, corpus_fingerprint(seeded))).of_other_code()
     if found:
         raise LabError(f"{found} of the runs to come have a result of other code than now: {CHOICE}")
 
@@ -248,10 +253,8 @@ def _params(trial: FrozenTrial) -> str:
 
 def _failures(study: optuna.Study, spec: SweepSpec, deaths: Sequence[str]) -> list[str]:
     """Runs that died are for the user to look at; a diverged one is an answer."""
-    held: dict[int, list[FrozenTrial]] = defaultdict(list)
-    for trial in trials(study):
-        held[trial.user_attrs.get(PLACE, -1)].append(trial)
-    lacking = [own for own in map(held.__getitem__, range(spec.trials)) if not any(map(answers, own))]
+    held = _by_place(study)
+    lacking = [held[place] for place in range(spec.trials) if not any(map(answers, held[place]))]
     died = [own[-1] for own in lacking if own and own[-1].user_attrs.get(DIED)]
     unfinished = len(lacking) - len(died) + len(trials(study, *_LIVE))
     lines = [f"  trial {trial.number}: {trial.user_attrs[REASON]}" for trial in died]

@@ -13,7 +13,6 @@ import optuna
 from filelock import Timeout
 from optuna.trial import FrozenTrial, TrialState
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder
@@ -112,7 +111,7 @@ class SweepObjective:
         """Forget what the run of a killed worker has asked, and a result of other code where that was chosen."""
         with contextlib.suppress(Timeout), folder.lock():  # held: somebody is running it already
             folder.end_questions()
-            if self._other_code == "keep" or not has_other_code(folder):
+            if self._other_code == "keep" or not folder.of_other_code():
                 return
             if self._other_code == "ask":
                 raise LabError(f"{folder.path} has a result of other code: {CHOICE}")
@@ -145,12 +144,6 @@ class SweepObjective:
         trial.set_user_attr(REASON, reason)
         trial.set_user_attr(DIED, died)
         return RunFailed(reason)
-
-
-def has_other_code(folder: RunFolder) -> bool:
-    """Whether a run has a result that other code made."""
-    record = folder.record()
-    return record is not None and folder.ended() and record["code_fingerprint"] != code_fingerprint()
 
 
 def is_told(trial: FrozenTrial) -> bool:
