@@ -86,3 +86,23 @@ def test_a_learned_read_keeps_its_initial_values_in_the_id() -> None:
 def test_the_id_is_a_folder_name() -> None:
     assert identify("residual=mhc").startswith("mhc-")
     assert len(code_fingerprint()) == 12
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["residual=mhc"], "mhc-f487e1f549a3"),
+        (["residual=hc", "residual.streams=2", "seed=3"], "hc-ee2f47b405ea"),
+        (["residual=identity", "control=true"], "identity-20ccfa4977e4"),
+        (["residual=mhc", "residual.convention=v4", "residual.collapse=read"], "mhc-921f79f7b3e0"),
+        (["residual=orthogonal", "model.dim=32", "trainer.precision=bf16-mixed"], "orthogonal-6da2a0953f21"),
+        (
+            ["residual=row_stochastic", "data=synthetic", "data.task=copy", "optim.schedule=cosine"],
+            "row_stochastic-40824e5480d8",
+        ),
+        (["residual=identity_hc", "residual.h_post=fixed", "optim.learning_rate=1e-4"], "identity_hc-16233ce8132d"),
+    ],
+)
+def test_a_result_keeps_its_name(overrides: list[str], name: str) -> None:
+    """These ids stand for ever: a new setting at its default must not rename what was run before it came."""
+    assert identify(*overrides) == name

@@ -63,6 +63,6 @@ def _fields_in_id(config: Any) -> dict[str, Any]:
             inner = _fields_in_id(value)
             if inner:
                 form[f.name] = inner
-        elif f.metadata.get("in_id", True):
+        elif f.metadata.get("in_id", True) and not (f.metadata.get("added") and value == f.default):
             form[f.name] = value
     return form

@@ -51,9 +51,13 @@ RECOMPUTE = Domain(
 )
 
 
-def setting(default: Any, domain: Domain | None = None, *, in_id: bool = True) -> Any:
-    """A dataclass field. `in_id=False`: it cannot change the result, so it stays out of the run id."""
-    metadata = {"domain": domain, "in_id": in_id}
+def setting(default: Any, domain: Domain | None = None, *, in_id: bool = True, added: bool = False) -> Any:
+    """A dataclass field. `in_id=False`: it cannot change the result, so it stays out of the run id.
+
+    `added=True`: it came when there were runs already, whose value the default is; at that it stays out of the id,
+    so that those runs keep their names.
+    """
+    metadata = {"domain": domain, "in_id": in_id, "added": added}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
