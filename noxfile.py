@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "venv"  # pip honours constraints.txt everywhere; see README, "Installing"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint", "types"]
+nox.options.sessions = ["tests", "lint", "types", "resolve"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
+PYTHONS = ("3.11", "3.12", "3.13")
+PLATFORM = ("--python-platform", "x86_64-manylinux_2_28")
 
 
 def install(session: nox.Session, *extras: str) -> None:
     """The project as it is here, with the versions that its tests run on."""
     what = f".[{','.join(extras)}]" if extras else "."
     session.install("-q", *CONSTRAINTS, "-e", what)
+
+
+def run_tests(session: nox.Session) -> None:
+    """pytest, two processes that share the cores: one thread each."""
+    session.run("pytest", "-n", "2", *session.posargs, env={"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"})
+
+
+def resolved(session: nox.Session, *arguments: str) -> list[str]:
+    """What uv finds for pyproject.toml on Linux, as `name==version`: no local wheel, no user's setting."""
+    compiled = session.run(
+        *("uv", "pip", "compile", "-q", "--no-config", "--no-header", "--no-annotate", *PLATFORM, *arguments),
+        "pyproject.toml",
+        env={name: None for name in os.environ if name.startswith("UV_") and not name.endswith(("CERT", "PROXY"))},
+        silent=True,
+    )
+    return str(compiled).splitlines()
 
 
 @nox.session
@@ -28,8 +50,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, two at a time."""
     install(session, "test")
-    # The test runner's processes share the cores: one thread each.
-    session.run("pytest", "-n", "2", *session.posargs, env={"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"})
+    run_tests(session)
 
 
 @nox.session
@@ -45,6 +66,33 @@ def types(session: nox.Session) -> None:
     """mypy --strict over the package."""
     install(session, "types")
     session.run("mypy")
+
+
+@nox.session
+def resolve(session: nox.Session) -> None:
+    """constraints.txt can be installed from the public index on every Python that we name; downloads metadata only."""
+    session.install("-q", *CONSTRAINTS, "uv")
+    for python in PYTHONS:
+        resolved(session, "--python-version", python, *CONSTRAINTS, "--all-extras")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The tests on the oldest versions that pyproject.toml allows, but torch 2.13, whose CPU build is at hand."""
+    session.install("-q", *CONSTRAINTS, "uv")
+    scratch = Path(session.create_tmp())
+    torch = scratch / "torch.txt"
+    torch.write_text("torch==2.13.0\ntriton==3.6.0\n")  # instead of what the metadata of torch's CUDA build asks for
+    python = ".".join(map(str, sys.version_info[:2]))
+    lines = resolved(
+        session,
+        *("--python-version", python, "--resolution", "lowest-direct", "--extra", "test", "--override", str(torch)),
+    )
+    wanted = scratch / "lowest.txt"
+    wanted.write_text("\n".join(line for line in lines if not line.startswith(("nvidia-", "cuda-"))))
+    session.install("-q", "--no-deps", "-r", str(wanted))
+    session.install("-q", "--no-deps", "-e", ".")
+    run_tests(session)
 
 
 @nox.session
