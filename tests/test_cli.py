@@ -8,7 +8,9 @@ import pytest
 import typer
 
 from mhc_lab import cli
+from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError, RunsFailed
+from mhc_lab.run_folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,10 @@ def test_ablate_hands_on_what_was_given(monkeypatch: pytest.MonkeyPatch, tmp_pat
     }
 
 
-@pytest.mark.parametrize(("status", "code", "says"), [("failed", 3, "out of memory"), ("killed", 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [("failed", 3, "out of memory"), ("killed", 130, "interrupted: 7 of 300 steps are lost")],
+)
 def test_a_run_without_result(
     status: str,
     code: int,
@@ -108,7 +113,7 @@ def test_a_run_without_result(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    record = {"status": status, "reason": "out of memory", "metrics": {}}
+    record = {"status": status, "reason": "out of memory", "metrics": {"steps": 7}}
     monkeypatch.setattr("mhc_lab.training.run.launch", lambda *_, **__: record)
     assert cli.main(["train", "data=synthetic", "tracking=none", "--results", str(tmp_path)]) == code
     (line,) = capsys.readouterr().err.splitlines()
@@ -131,14 +136,37 @@ def test_a_dry_run_of_train_writes_nothing(tmp_path: Path, capsys: pytest.Captur
     assert list(tmp_path.iterdir()) == []
 
 
-def test_status_lists_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_without_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--results", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"no study in {tmp_path}\n"
-    for name in ("b", "a"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "study.json").write_text("{}")
-    assert cli.main(["status", "--results", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "a\nb\n"
+    assert capsys.readouterr().out == f"no study in {tmp_path}; single runs: mhc-lab runs\n"
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["train", "-h"], ["runs", "-h"], ["--version"]])
+def test_asking_is_no_mistake(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "Usage:" in out or out.startswith("mhc-lab ")
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "mhc_lab", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mhc-lab ")
+
+
+def test_a_diverged_run_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def launch(folder: RunFolder, **_: object) -> dict[str, object]:
+        metrics = {"steps": 9, "val_loss": None}
+        record = {"status": "diverged", "reason": "training loss NaN at step 9", "metrics": metrics}
+        folder.write_record({**record, "code_fingerprint": code_fingerprint()})
+        return record
+
+    monkeypatch.setattr("mhc_lab.training.run.launch", launch)
+    command = ["train", "data=synthetic", "tracking=none", "--results", str(tmp_path)]
+    for _ in range(2):  # the second takes the result that is there
+        assert cli.main(command) == 3
+        assert "diverged: training loss NaN at step 9" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mhc_lab.errors import EXIT_BUG, EXIT_INPUT, EXIT_OK, LabError, RunsFailed
+from mhc_lab.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Interrupted, LabError, RunsFailed
 
 if TYPE_CHECKING:
     from mhc_lab.config import RunConfig
     from mhc_lab.run_folder import RunFolder
     from mhc_lab.study.folder import StudyFolder
 
-EXIT_INTERRUPTED = 130  # as shells have it
 MANY_SEEDS = 10_000  # in one range: a slip of the keyboard
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's own, or that of the copy inside newer typers
 
@@ -27,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="group=option or a.b=value", show_default=False)]
@@ -36,7 +36,25 @@ TrackingUri = Annotated[str | None, typer.Option(help="MLflow server or database
 Storage = Annotated[
     str | None, typer.Option(help="Optuna storage URL of the study; default: an sqlite file in results.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mhc_lab import __version__
+
+        typer.echo(f"mhc-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Ablations of residual connections: train variants, compare them fairly, export the table."""
 
 
 @app.command()
@@ -70,6 +88,9 @@ def train(
     else:
         _train(results, config, fingerprint)
     _show(folder)
+    record = folder.record()
+    if record is not None and record["status"] == "diverged":
+        raise RunsFailed(f"{folder.run_id} diverged: {record['reason']}")
 
 
 @app.command()
@@ -161,16 +182,63 @@ def worker(
 @app.command()
 def status(
     study: Annotated[str | None, typer.Argument(help="Name of a study.", show_default=False)] = None,
+    as_json: Json = False,
     results: Results = Path("results"),
 ) -> None:
-    """How far a study is; without a name, which studies there are."""
-    if study is not None:
-        from mhc_lab.study.status import status
+    """How far a study is; without a name, which studies there are. Single runs: mhc-lab runs."""
+    import dataclasses
+    import json
 
-        status(results, study)
+    from mhc_lab.study.overview import overviews, print_overviews, study_data
+    from mhc_lab.study.status import status
+
+    if study is not None:
+        if as_json:
+            typer.echo(json.dumps(study_data(results, study), indent=1))
+        else:
+            status(results, study)
         return
-    names = sorted(file.parent.name for file in results.glob("*/study.json"))
-    typer.echo("\n".join(names) if names else f"no study in {results}")
+    found = overviews(results)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+    elif found:
+        print_overviews(found)
+    else:
+        typer.echo(f"no study in {results}; single runs: mhc-lab runs")
+
+
+@app.command()
+def runs(
+    names: Annotated[list[str] | None, typer.Argument(help="Runs, by id; default: all.", show_default=False)] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only finished, diverged, failed, waiting, running or damaged ones.")
+    ] = None,
+    unused: Annotated[bool, typer.Option("--unused", help="Only runs that no study uses.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the folders of these runs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove runs that a study uses, too.")] = False,
+    as_json: Json = False,
+    results: Results = Path("results"),
+) -> None:
+    """List single runs with status, date, size and the studies that use them; remove some."""
+    from mhc_lab import runs as lab_runs
+    from mhc_lab.units import size
+
+    wanted = [name.strip() for name in status.split(",")] if status else []
+    everything = not (names or wanted or unused)
+    warn = None if remove or unused else _warn
+    picked = lab_runs.chosen(results, names or [], wanted, unused=unused, warn=warn)
+    if remove and everything:
+        raise LabError("--remove: say which: run ids, --status failed, or --unused")
+    if as_json:
+        typer.echo(lab_runs.as_json(picked))
+    else:
+        lab_runs.print_runs(picked)
+    if remove and picked:
+        if not yes and not typer.confirm(f"remove {len(picked)} folders for good?"):
+            return
+        freed = lab_runs.remove(results, picked, force=force)
+        typer.echo(f"{len(picked)} runs removed, {size(freed)} free", err=True)
 
 
 @app.command()
@@ -225,7 +293,7 @@ def export(
     for line in done.absent:
         typer.echo(f"not drawn: {line}")
     for line in done.warnings:
-        typer.echo(f"warning: {line}", err=True)
+        _warn(line)
     if open_page:
         _open(next(path for path in done.paths if path.suffix == ".html"))
     if strict and not done.complete:
@@ -427,6 +495,8 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
     accelerator(config.trainer)
     resolve_uri(config.tracking.uri, results)
     folder = RunFolder.create(results, config, fingerprint)
+    if (steps := _logged_steps(folder)) and not folder.ended():
+        typer.echo(f"an earlier attempt stopped at step {steps}: the run begins anew", err=True)
     try:
         with folder.lock():
             start_run(results, folder, config.tracking)
@@ -434,9 +504,16 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
         raise LabError(f"{folder.path}: another process works on this run; wait for it or stop it") from error
     record = launch(folder, progress=True)
     if record["status"] == "killed":
-        raise KeyboardInterrupt
+        steps = record["metrics"]["steps"]
+        lost = f"{steps} of {config.trainer.max_steps} steps are lost" if steps else "no step is lost"
+        raise Interrupted(f"interrupted: {lost}; the same command begins this run anew")
     if record["status"] == "failed":
         raise RunsFailed(f"{folder.path}: failed: {record['reason']}")
+
+
+def _logged_steps(folder: RunFolder) -> int:
+    """How far an attempt has come by its own log; 0 where there was none."""
+    return max((line.get("step", 0) for line in folder.metrics()), default=0)
 
 
 def _export_sweep(folder: StudyFolder, formats: list[str] | None, storage: str | None) -> None:
@@ -452,6 +529,10 @@ def _open(page: Path) -> None:
 
     if not webbrowser.open(page.resolve().as_uri()):
         typer.echo(f"no browser was found: open {page} in yours", err=True)
+
+
+def _warn(line: str) -> None:
+    typer.echo(f"warning: {line}", err=True)
 
 
 def _check_code(folder: RunFolder, keep: bool) -> None:

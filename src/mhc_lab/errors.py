@@ -9,6 +9,7 @@ EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_INPUT = 2
 EXIT_RUNS_FAILED = 3
+EXIT_INTERRUPTED = 130  # as shells have it
 
 
 class LabError(Exception):
@@ -24,6 +25,12 @@ class RunsFailed(LabError):
     """The study is done, but some of its runs failed: exit code 3."""
 
     exit_code = EXIT_RUNS_FAILED
+
+
+class Interrupted(LabError):
+    """The user stopped the command (Ctrl-C, SIGTERM): it says what is lost; exit code 130."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

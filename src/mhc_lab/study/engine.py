@@ -28,7 +28,7 @@ from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.holding import alone, concluded
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.plan import cell_state, plan
-from mhc_lab.study.progress import Display, first_line
+from mhc_lab.study.progress import Display, first_line, part_done
 from mhc_lab.study.pull import give_up
 from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.spec import Cell, Grid, Tuned, load_grid
@@ -100,6 +100,7 @@ def ablate(
         if any(folder.run(cell.run_id).ended() for cell in loaded.cells):
             time_rows(folder, places[0])
             ending.artifacts = _report(folder, command)
+        failures = failures or _none_finished(loaded, folder)
         ending.status = "FAILED" if failures else "FINISHED"
     if failures:
         raise RunsFailed("\n".join(failures))
@@ -250,7 +251,8 @@ def _watch(missing: Sequence[Cell], folder: StudyFolder, launcher: LocalLauncher
             if record is not None:
                 waiting.remove(cell)
                 display.ended(cell, record)
-        display.running(min(launcher.running(), len(waiting)))
+        part = sum(part_done(folder.run(cell.run_id), cell.config.trainer.max_steps) for cell in waiting)
+        display.running(min(launcher.running(), len(waiting)), part)
         if working:
             time.sleep(_POLL_SECONDS)
 
@@ -270,6 +272,14 @@ def _failures(grid: Grid, folder: StudyFolder, deaths: Sequence[str]) -> list[st
     return [head, *lines, *(f"  {death}" for death in deaths)]
 
 
+def _none_finished(grid: Grid, folder: StudyFolder) -> list[str]:
+    """A line where every run diverged: an answer, but nothing to compare."""
+    records = [folder.run(run_id).record() or {} for run_id in dict.fromkeys(cell.run_id for cell in grid.cells)]
+    if any(record.get("status") == "finished" for record in records):
+        return []
+    return [f"no run finished: {len(records)} of {len(records)} diverged; {first_line(records[0].get('reason'))}"]
+
+
 def _kernels_for_timing(config: RunConfig, folder: StudyFolder) -> AbstractContextManager[None]:
     """While runs train, what only the timing pass will need is compiled."""
     if folder.timed() or config.trainer.accelerator != "cpu":
@@ -283,7 +293,7 @@ def time_rows(folder: StudyFolder, place: Slot) -> None:
     """The timing pass, in a process of its own with nothing beside it."""
     if folder.timed():
         return
-    print("timing the rows against the baseline", flush=True)
+    print("timing the rows against the baseline, one after the other", flush=True)
     devices = {} if place.devices is None else {"CUDA_VISIBLE_DEVICES": place.devices}
     done = subprocess.run(
         [sys.executable, "-m", "mhc_lab.training.timing", str(folder.path)],

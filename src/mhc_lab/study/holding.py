@@ -11,15 +11,13 @@ from typing import Literal
 from filelock import Timeout
 
 from mhc_lab.config.schema import TrackingConfig
-from mhc_lab.errors import LabError
+from mhc_lab.errors import Interrupted, LabError
 from mhc_lab.run_folder import runs_dir
 from mhc_lab.study.folder import StudyFolder
 
 
-class StudyInterrupted(LabError):
-    """The user stopped the study: the shell's exit code for Ctrl-C."""
-
-    exit_code = 130
+class StudyInterrupted(Interrupted):
+    """The user stopped the study."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,12 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mhc_lab.study.folder import StudyFolder
-from mhc_lab.study.progress import duration
 from mhc_lab.study.spec import Cell, Grid
+from mhc_lab.units import duration
 
 CellState = Literal["done", "to run", "other code"]
 
 _TIMED_STEPS = 3
+
+# What comes on top of training steps, on two CPU cores with the kernels compiled.
+WORKERS_START_SECONDS = 6.0  # until the first run begins: imports, the corpus
+RUN_START_SECONDS = 0.5  # a process, a model, its first checks
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,13 @@ class Plan:
 
     @property
     def total_seconds(self) -> float:
-        """The time of the whole study; a run that several cells share counts once."""
+        """The time of the whole study, its start included; a run that several cells share counts once."""
         missing = {
             cell.run_id: self.seconds[cell.row] or 0.0
             for cell in self.grid.cells
             if self.states[cell.run_id] == "to run"
         }
-        return sum(missing.values()) / self.workers
+        return whole_seconds(missing.values(), self.workers)
 
     def print(self, console: Console | None = None) -> None:
         console = console or Console(soft_wrap=True, highlight=False)
@@ -57,6 +62,13 @@ class Plan:
         )
         if counts[2]:
             console.print(f"{counts[2]} were made with other code: --rerun or --keep", markup=False)
+
+
+def whole_seconds(runs: Collection[float], workers: int) -> float:
+    """How long `workers` take for runs of so many seconds each."""
+    if not runs:
+        return 0.0
+    return WORKERS_START_SECONDS + sum(seconds + RUN_START_SECONDS for seconds in runs) / workers
 
 
 def cell_state(folder: StudyFolder, run_id: str) -> CellState:

@@ -28,12 +28,14 @@ from mhc_lab.study.engine import stored_storage
 from mhc_lab.study.folder import OtherCode, StudyFolder
 from mhc_lab.study.holding import alone, concluded
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
-from mhc_lab.study.progress import Display, duration
+from mhc_lab.study.plan import whole_seconds
+from mhc_lab.study.progress import Display
 from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.space import Point
 from mhc_lab.study.storage import StudyStorage, close, resolve, trials, without_password
 from mhc_lab.study.sweep_file import SweepSpec, load_sweep
 from mhc_lab.study.trial import CHOICE, DIED, PLACE, REASON, START, answers, is_told, target_of
+from mhc_lab.units import duration
 
 _POLL_SECONDS = 1.0
 _LIVE = (TrialState.WAITING, TrialState.RUNNING)
@@ -261,9 +263,17 @@ def _failures(study: optuna.Study, spec: SweepSpec, deaths: Sequence[str]) -> li
     if unfinished:
         lines.append(f"  {unfinished} trials have no result")
     if not lines:
-        return []
+        return _none_finished(study)
     head = f"{len(died)} of {spec.trials} trials failed; the same command goes on"
     return [head, *lines, *(f"  {death}" for death in deaths)]
+
+
+def _none_finished(study: optuna.Study) -> list[str]:
+    """A line where every trial diverged: an answer, but nothing to choose from."""
+    told = [trial for trial in trials(study) if is_told(trial)]
+    if any(trial.state != TrialState.FAIL for trial in told):
+        return []
+    return [f"no trial finished: {len(told)} of {len(told)} failed; {told[-1].user_attrs.get(REASON, '')}".rstrip("; ")]
 
 
 def _print_plan(spec: SweepSpec, folder: StudyFolder, workers: int) -> None:
@@ -280,8 +290,10 @@ def _print_plan(spec: SweepSpec, folder: StudyFolder, workers: int) -> None:
     from mhc_lab.training.timing import time_rows
 
     timed = time_rows({"first": spec.base}, {"first": "first"}, steps=3)["rows"].get("first")
-    seconds = None if timed is None else timed["ms_per_step"] / 1000 * spec.base.trainer.max_steps * runs / workers
-    about = "" if seconds is None else f", about {duration(seconds)} if none is pruned"
+    about = ""
+    if timed is not None:
+        one = timed["ms_per_step"] / 1000 * spec.base.trainer.max_steps
+        about = f", about {duration(whole_seconds([one] * runs, workers))} if none is pruned"
     console.print(
         f"{spec.trials} trials x {len(spec.seeds)} seeds = {runs} runs with {workers} "
         f"worker{'s' if workers > 1 else ''}{about}",

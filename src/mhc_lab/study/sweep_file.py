@@ -30,6 +30,7 @@ from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.report.frame import METRICS
 from mhc_lab.study.keys import known_keys, override_list, refuse_seed, seed_list
+from mhc_lab.study.narrow import narrowed
 from mhc_lab.study.space import Parameter, Point, check_point, corners, grid, override, parse_space
 
 _KEYS = ("title", "overrides", "space", "objectives", "sampler", "pruner", "trials", "seeds", "enqueue", "by")
@@ -122,8 +123,9 @@ def load_sweep(
 ) -> SweepSpec:
     """Resolve a sweep of ./sweeps or the shipped ones, or a file of one's own.
 
-    `trials` and `seeds` replace those of the file; `overrides` come after the file's. Every edge of the space is
-    composed: raises LabError for anything that could not be run, and for anything wrong in the file.
+    `trials` and `seeds` replace those of the file; `overrides` come after the file's, and narrow the space where they
+    speak of it (`narrow.py`). Every edge of the space is composed: raises LabError for anything that could not be run,
+    and for anything wrong in the file.
     """
     file = find_file(name_or_path, sweeps(), "sweep")
     content = read_yaml(file)
@@ -131,7 +133,8 @@ def load_sweep(
         content["trials"] = trials
     if seeds is not None:
         content["seeds"] = list(seeds)
-    content["overrides"] = [*override_list(content.get("overrides"), f"{file}: overrides"), *overrides]
+    content, fixed = narrowed(content, overrides, str(file))
+    content["overrides"] = [*override_list(content.get("overrides"), f"{file}: overrides"), *fixed]
     spec = resolve_sweep(content, name=file.stem, origin=name_or_path, where=str(file), config_dir=config_dir)
     try:
         _check_effects(spec)

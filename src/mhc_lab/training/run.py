@@ -26,7 +26,7 @@ from lightning import Trainer
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
-from mhc_lab.errors import EXIT_INPUT, EXIT_OK, EXIT_RUNS_FAILED, LabError
+from mhc_lab.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
 from mhc_lab.machine import keep_freed_memory
 from mhc_lab.models.cost import cost
 from mhc_lab.residual import registry
@@ -52,7 +52,6 @@ from mhc_lab.training.strategy import accelerator, global_rank, ranks, threads, 
 
 code_fingerprint()  # of the code as it is imported: what a record is stamped with, whatever is edited meanwhile
 
-EXIT_INTERRUPTED = 130  # as shells have it
 REASON_LENGTH = 300
 STOP_SECONDS = 20  # that several processes get to record their end
 

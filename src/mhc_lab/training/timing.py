@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,30 @@ from mhc_lab.training.clock import StepClock
 from mhc_lab.training.module import Batch, build_model, clip_gradients, next_token_loss
 from mhc_lab.training.optim import build_optimizer
 from mhc_lab.training.strategy import accelerator, device_name, threads
+from mhc_lab.units import duration
 
 WARM_UP = 3  # steps of each model that are not timed
 STEPS = 20  # pairs a row, in the timing pass of a study
+PLAIN_SECONDS = 5.0  # between lines of progress
+LINE = 60  # characters that a moving line takes
 BATCHES = 4  # real ones, taken in turn
 
 
-def time_rows(configs: Mapping[str, RunConfig], baselines: Mapping[str, str], *, steps: int) -> dict[str, Any]:
+def time_rows(
+    configs: Mapping[str, RunConfig],
+    baselines: Mapping[str, str],
+    *,
+    steps: int,
+    told: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Time `steps` training steps of every row, each beside one of its baseline's, `baselines[row]`.
 
     A step is forward, backward, clipping and optimizer on one device of the first row's config, in the row's own
     precision, built as in a run. `ms_per_step` is the median, `ms_ratio` the median of the ratios of pairs that ran
     one after the other; the baseline's own, against a second copy of itself, shows the noise. Content of timing.json:
     {"device", "threads", "rows": {row: {"baseline", "ms_per_step", "ms_ratio", "samples"}}}. Raises LabError for a
-    corpus or device that is not there. A row whose steps fail is left out, with a warning.
+    corpus or device that is not there. A row whose steps fail is left out, with a warning. `told` hears before each row
+    how many of how many are done.
     """
     keep_freed_memory()
     trainer = next(iter(configs.values())).trainer
@@ -47,7 +58,10 @@ def time_rows(configs: Mapping[str, RunConfig], baselines: Mapping[str, str], *,
     torch.set_num_threads(threads(trainer))
     rows: dict[str, dict[str, Any]] = {}
     held, reference = "", None  # one at a time: the baselines of several sizes need not fit side by side
-    for name, config in sorted(configs.items(), key=lambda item: list(configs).index(baselines[item[0]])):
+    in_turn = sorted(configs.items(), key=lambda item: list(configs).index(baselines[item[0]]))
+    for done, (name, config) in enumerate(in_turn):
+        if told is not None:
+            told(done, len(configs))
         baseline = baselines[name]
         try:
             if baseline != held or reference is None:
@@ -79,11 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise LabError(f"{study}: not a study folder (no study.json)")
         run_ids: dict[str, str] = content["timing_config"]
         runs = runs_dir(study.parent)
+        told = _Told()
         timing = time_rows(
             {row: RunFolder(runs / run_id).config() for row, run_id in run_ids.items()},
             {row["row"]: row["baseline"] for row in content["rows"]},
             steps=STEPS,
+            told=told.tell,
         )
+        told.end()
         for row, timed in timing["rows"].items():
             timed["run_id"] = run_ids[row]
         timing["code_fingerprint"] = code_fingerprint()
@@ -92,6 +109,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
     return EXIT_OK
+
+
+class _Told:
+    """Says how far the timing pass is: on a terminal in one line that moves, elsewhere every few seconds."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+        self._moves = sys.stdout.isatty()
+
+    def tell(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not done or not (self._moves or now - self._last >= PLAIN_SECONDS):
+            return
+        self._last = now
+        text = f"{done} of {total} rows timed, about {duration((now - self._start) / done * (total - done))} left"
+        print(f"\r{text:<{LINE}}" if self._moves else text, end="" if self._moves else "\n", flush=True)
+
+    def end(self) -> None:
+        if self._moves:
+            print(f"\r{'':<{LINE}}\r", end="", flush=True)
 
 
 def _pairs(reference: _Stepper, row: _Stepper, steps: int) -> Iterator[tuple[float, float]]:
