@@ -37,6 +37,7 @@ Storage = Annotated[
     str | None, typer.Option(help="Optuna storage URL of the study; default: an sqlite file in results.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Print what the columns mean.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
@@ -384,6 +385,7 @@ def sinkhorn(
     name: Annotated[
         str, typer.Option(help="Folder in results/sinkhorn-analysis; default: says what was studied.")
     ] = "",
+    explain: Explain = False,
     results: Results = Path("results"),
 ) -> None:
     """What t_max a model needs, without training: mhc-lab sinkhorn --checkpoint results/runs/<run>"""
@@ -404,6 +406,7 @@ def sinkhorn(
             dtype=dtype,
             seed=seed,
             name=name,
+            explain=explain,
             results=results,
         )
     )
@@ -417,12 +420,16 @@ def retarget(
         str, typer.Option(help="Any of plain,log,overrelaxed,newton,warm; default: the run's own.")
     ] = "",
     dtype: Annotated[str, typer.Option(help="Of the Sinkhorn: any of float32,bfloat16,mixed; default: all.")] = "",
+    tolerance: Annotated[
+        float, typer.Option(help="A loss within so many nats per token of the trained model's counts as kept.")
+    ] = 0.001,
+    explain: Explain = False,
     results: Results = Path("results"),
 ) -> None:
     """Evaluate a trained run under another Sinkhorn and without its mixers: mhc-lab retarget results/runs/<run>"""
     from mhc_lab.analysis.retarget_command import retarget as evaluation
 
-    evaluation(run, t_max, algorithms, dtype, results, say=lambda line: typer.echo(line, err=True))
+    evaluation(run, t_max, algorithms, dtype, results, tolerance, explain, say=lambda line: typer.echo(line, err=True))
 
 
 @app.command()

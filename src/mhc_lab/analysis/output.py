@@ -70,8 +70,15 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])
 
 
-def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[str]) -> None:
-    """The same table on the terminal, and lines under it."""
+def print_table(
+    title: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    below: Sequence[str],
+    *,
+    above: Sequence[str] = (),
+) -> None:
+    """The same table on the terminal, the answer in words above it and lines under it."""
     console = Console()
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
@@ -79,6 +86,10 @@ def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]],
         table.add_column(escape(head), justify="left" if place < 2 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
+    for line in above:
+        console.print(line, markup=False, highlight=False)
+    if above:
+        console.print()
     console.print(table)
     for line in below:
         console.print(line, markup=False, highlight=False)

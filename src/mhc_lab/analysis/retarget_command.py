@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mhc_lab.analysis import retarget_report as report
+from mhc_lab.analysis.enough import TOLERANCE, gain_sentence, keeps_loss
 from mhc_lab.analysis.output import print_table, provenance, write
 from mhc_lab.analysis.precision import ITERATED, PRECISIONS
 from mhc_lab.analysis.retarget import retarget as evaluations
 from mhc_lab.analysis.trained import open_run
 from mhc_lab.analysis.words import chosen, iterations
+from mhc_lab.errors import LabError
 
 T_MAX = "1,2,3,5,8,13,20,40"
 
@@ -21,10 +23,15 @@ def retarget(
     algorithms: str = "",
     dtype: str = "",
     results: Path = Path("results"),
+    tolerance: float = TOLERANCE,
+    explain: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Evaluate, print, write; the folder written to. Empty texts are the defaults. Raises LabError as `open_run`
-    does, and where t_max, algorithms or dtype are asked for and nothing iterates."""
+    """Evaluate, print, write; the folder written to. Empty texts are the defaults; `tolerance` is nats a token within
+    which a loss counts as kept; `explain` prints what the columns mean. Raises LabError as `open_run` does, and where
+    t_max, algorithms or dtype are asked for and nothing iterates."""
+    if not 0 < tolerance < float("inf"):
+        raise LabError(f"--tolerance {tolerance:g}: must be above 0, in nats a token")
     t_maxes = iterations("--t-max", t_max or T_MAX)
     precisions = chosen("--dtype", dtype or ",".join(PRECISIONS), PRECISIONS)
     asked = chosen("--algorithms", algorithms, ITERATED) if algorithms else []
@@ -39,15 +46,22 @@ def retarget(
         notes.append(f"the run's own record says val loss {recorded:.5f}")
     title = f"{trained.folder.run_id} ({trained.config.residual.variant}) without retraining"
     made = provenance()
+    said = report.words(rows, trained.config.residual.t_max, tolerance)
+    if trained.iterated:
+        said.append(gain_sentence(results, trained.folder.run_id))
+    enough = keeps_loss([row for row in rows if row["kind"] == "t_max" and row["algorithm"] in own], tolerance)
     content = {
         "run_id": trained.folder.run_id,
         "recorded_val_loss": recorded,
+        "tolerance": tolerance,
+        "loss_from": None if enough is None else enough["t_max"],
+        "said": said,
         "rows": rows,
         "notes": [*notes, *report.LEGEND],
         "provenance": made,
     }
     folder = results / "retarget" / trained.folder.run_id
-    write(folder, "retarget", content, rows, report.markdown(rows, title, notes, made), report.figures(rows))
-    below = [*report.words(rows), *notes, *report.LEGEND, f"written to {folder}"]
-    print_table(title, report.HEADS, report.cells(rows), below)
+    write(folder, "retarget", content, rows, report.markdown(rows, title, said, notes, made), report.figures(rows))
+    legend = report.LEGEND if explain else ("what the columns mean: --explain, or table.md",)
+    print_table(title, report.HEADS, report.cells(rows), [*notes, *legend, f"written to {folder}"], above=said)
     return folder

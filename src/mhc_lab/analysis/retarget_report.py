@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mhc_lab.analysis.enough import loss_sentence
 from mhc_lab.analysis.output import markdown_table, number
 from mhc_lab.analysis.sinkhorn_report import LOOK
 from mhc_lab.report.figures.plot import Plot
@@ -13,10 +14,9 @@ from mhc_lab.report.texts import with_interval
 
 Row = Mapping[str, Any]
 
-NEGLIGIBLE = 1e-4  # nats a token
-
 HEADS = ("changed", "", "val loss", "difference (95 %)", "gain fwd", "gain bwd", "ds error")
 LEGEND = (
+    "*: the interval leaves 0 out",
     "val loss: nats a token on the run's own validation windows, fp32, token-weighted",
     "difference: to the model as trained, with the half width of its paired 95 % t interval over validation windows; "
     "it says how sure the difference is for this model, not for others of the same kind",
@@ -48,47 +48,31 @@ def surely(row: Row) -> bool:
     return half is not None and abs(row["difference"]) > max(half, 1e-7)
 
 
-def words(rows: Sequence[Row]) -> list[str]:
-    """What stands out: the smallest t_max that changes nothing one could tell, and the layer that matters most."""
-    lines = []
+def words(rows: Sequence[Row], trained: int, tolerance: float) -> list[str]:
+    """What stands out: the smallest t_max that keeps the loss, and the layer whose mixer is missed most."""
     by_algorithm: dict[str, list[Row]] = {}
     for row in rows:
         if row["kind"] == "t_max":
             by_algorithm.setdefault(row["algorithm"], []).append(row)
-    lines += [f"{algorithm}: {_enough(found)}" for algorithm, found in by_algorithm.items()]
+    lines = [loss_sentence(algorithm, found, trained, tolerance) for algorithm, found in by_algorithm.items()]
     layers = [
         row for row in rows if row["kind"] == "layer" and row["by"] == "identity" and row.get("layer") is not None
     ]
     if layers:
-        most = max(filter(surely, layers), key=lambda row: abs(row["difference"]), default=None)
+        missed = [row for row in layers if surely(row) and row["difference"] > tolerance]
+        most = max(missed, key=lambda row: row["difference"], default=None)
         lines.append(
-            "no mixer alone changes val loss by more than its interval"
+            f"no single mixer is missed: none is sure to raise val loss by more than {tolerance:g} with H_res = I"
             if most is None
-            else f"the mixer that matters most: layer {most['layer']} ({most['difference']:+.2g} with H_res = I)"
+            else f"the mixer that is missed most: layer {most['layer']} ({most['difference']:+.2g} with H_res = I)"
         )
-    return [*lines, "*: the interval leaves 0 out"]
+    return lines
 
 
-def _enough(rows: Sequence[Row]) -> str:
-    """From which t_max on the loss is that of the model as trained, and how sure that is. `rows` by t_max."""
-    kept: list[Row] = []
-    for row in reversed(rows):
-        if not (abs(row["difference"]) <= NEGLIGIBLE or (row["half_width"] is not None and not surely(row))):
-            break
-        kept.append(row)
-    if not kept:
-        return f"every t_max tried changes val loss, by more than its interval and than {NEGLIGIBLE:g}"
-    widest = max((row["half_width"] or 0.0 for row in kept), default=0.0)
-    sure = f"sure to ± {widest:.2g} at most" if rows[0]["half_width"] is not None else "too few windows for an interval"
-    return (
-        f"from t_max = {kept[-1]['t_max']} on val loss is that of the model as trained, as far as can be told ({sure})"
-    )
-
-
-def markdown(rows: Sequence[Row], title: str, notes: Sequence[str], made: Row) -> str:
-    """table.md."""
-    parts = [f"# {title}", "", markdown_table(HEADS, cells(rows)), ""]
-    parts += [f"- {line.replace('*', chr(92) + '*', 1)}" for line in (*words(rows), *notes, *LEGEND)]
+def markdown(rows: Sequence[Row], title: str, said: Sequence[str], notes: Sequence[str], made: Row) -> str:
+    """table.md; `said`: the answers, above the table."""
+    parts = [f"# {title}", "", *(f"- {line}" for line in said), "", markdown_table(HEADS, cells(rows)), ""]
+    parts += [f"- {line.replace('*', chr(92) + '*', 1)}" for line in (*notes, *LEGEND)]
     parts += ["", f"`{made['command']}`, {made['created']}, {made['machine']['processor']}."]
     return "\n".join(parts)
 

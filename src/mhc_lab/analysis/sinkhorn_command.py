@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mhc_lab.analysis import sinkhorn_report as report
+from mhc_lab.analysis.enough import run_sentence
 from mhc_lab.analysis.logits import captured, drawn
 from mhc_lab.analysis.output import print_table, provenance, write
 from mhc_lab.analysis.precision import EXACT, ITERATED, PRECISIONS
@@ -36,6 +37,7 @@ class Options:
     dtype: str = ""
     seed: int = 0
     name: str = ""
+    explain: bool = False
     results: Path = Path("results")
 
 
@@ -44,7 +46,7 @@ def sinkhorn(options: Options) -> Path:
     _check(options)
     precisions = chosen("--dtype", options.dtype or ",".join(PRECISIONS), PRECISIONS)
     found, rows, name, title = (_of_run if options.checkpoint else _of_draws)(options, precisions)
-    content = {**found, "rows": rows, "provenance": provenance()}
+    content = {**found, "rows": rows, "gains_from": _gains_from(found), "provenance": provenance()}
     folder = options.results / "sinkhorn-analysis" / name
     write(
         folder,
@@ -54,9 +56,21 @@ def sinkhorn(options: Options) -> Path:
         report.markdown(content, rows, title, options.t_max),
         report.figures(found, rows),
     )
-    below = [*report.words(found, options.t_max), *found["notes"], *report.legend(found), f"written to {folder}"]
-    print_table(title, report.HEADS, report.terminal_cells(rows), below)
+    said = report.words(found, options.t_max)
+    if options.checkpoint is not None:
+        said.append(run_sentence(options.results, found["run_id"]))
+    legend = report.legend(found) if options.explain else ["what the columns mean: --explain, or table.md"]
+    below = [*found["notes"], *legend, f"all rows and figures: {folder}"]
+    print_table(title, report.HEADS, report.terminal_cells(found, rows), below, above=said)
     return folder
+
+
+def _gains_from(found: dict[str, Any]) -> int | None:
+    """The t_max that the gains of plain Sinkhorn-Knopp in float32 need, for `retarget` to quote."""
+    for advice in found["recommendations"]:
+        if (advice["algorithm"], advice["precision"]) == ("plain", "float32"):
+            return None if advice["t_max"] is None else int(advice["t_max"])
+    return None
 
 
 def _of_draws(options: Options, precisions: list[str]) -> tuple[dict[str, Any], list[Any], str, str]:

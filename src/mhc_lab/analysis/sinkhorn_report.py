@@ -50,9 +50,18 @@ PANELS = (
 )
 
 
-def terminal_cells(rows: Sequence[Row]) -> list[list[str]]:
-    """The table's rows in the first precision: the others stand in table.md."""
-    return cells([row for row in rows if row["precision"] == rows[0]["precision"]])
+def terminal_cells(found: Row, rows: Sequence[Row]) -> list[list[str]]:
+    """A row an algorithm in the first precision, at the t that it needs or the last; all others stand in table.md."""
+    first = rows[0]["precision"]
+    wanted: dict[str, int] = {}
+    for row in rows:  # an exact map has one row, t = 0; what iterates takes its last unless less is enough
+        if row["precision"] == first:
+            wanted[row["algorithm"]] = row["t"]
+    for advice in found["recommendations"]:
+        if advice["precision"] == first and advice["t_max"] is not None:
+            wanted[advice["algorithm"]] = advice["t_max"]
+    short = [row for row in rows if row["precision"] == first and row["t"] == wanted[row["algorithm"]]]
+    return cells(short, shown=list(wanted.values()))
 
 
 def cells(rows: Sequence[Row], shown: Sequence[int] = SHOWN) -> list[list[str]]:
@@ -78,9 +87,17 @@ def cells(rows: Sequence[Row], shown: Sequence[int] = SHOWN) -> list[list[str]]:
 def words(found: Row, t_limit: int) -> list[str]:
     """The recommendation, a line an algorithm, and what it rests on."""
     layers, tokens = len(found["layers"]), found["tokens"]
+    first = found["recommendations"][0]
+    keeps = f"the {QUANTILE:.1%} composite gain over {layers} layers <= {found['bound']:g}"
+    answer = (
+        f"no t_max up to {t_limit} keeps {keeps} ({first['gain']:.4g} there)"
+        if first["t_max"] is None
+        else f"t_max = {first['t_max']} is enough to keep {keeps}"
+    )
     lines = [
-        f"Smallest t_max whose {QUANTILE:.1%} composite gain over {layers} layers (the larger of forward and backward) "
-        f"stays <= {found['bound']:g}, by {tokens:,} tokens, {found['matrices']:,} matrices:"
+        f"{first['algorithm']}: {answer}, in {first['precision']}.",
+        f"By algorithm and precision, the larger of forward and backward gain, {tokens:,} tokens, {found['matrices']:,} "
+        "matrices:",
     ]
     by_algorithm: dict[str, list[Row]] = {}
     for advice in found["recommendations"]:
@@ -118,8 +135,8 @@ def _needed(advice: Row, t_limit: int, found: Row) -> str:
 def markdown(found: Row, rows: Sequence[Row], title: str, t_limit: int) -> str:
     """table.md."""
     made = found["provenance"]
-    parts = [f"# {title}", "", *words(found, t_limit)[:1], ""]
-    parts += [f"- {line.strip()}" for line in words(found, t_limit)[1:]]
+    answer, intro, *rest = words(found, t_limit)
+    parts = [f"# {title}", "", answer, "", intro, "", *(f"- {line.strip()}" for line in rest)]
     parts += ["", markdown_table(HEADS, cells(rows)), "", *(f"- {note}" for note in (*found["notes"], *legend(found)))]
     parts += ["", f"`{made['command']}`, {made['created']}, {made['machine']['processor']}."]
     return "\n".join(parts)
