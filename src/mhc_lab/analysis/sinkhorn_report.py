@@ -96,8 +96,8 @@ def words(found: Row, t_limit: int) -> list[str]:
     )
     lines = [
         f"{first['algorithm']}: {answer}, in {first['precision']}.",
-        f"By algorithm and precision, the larger of forward and backward gain, {tokens:,} tokens, {found['matrices']:,} "
-        "matrices:",
+        "By algorithm and precision (the larger of forward and backward gain, "
+        f"{tokens:,} tokens, {found['matrices']:,} matrices):",
     ]
     by_algorithm: dict[str, list[Row]] = {}
     for advice in found["recommendations"]:
