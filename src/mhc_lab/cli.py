@@ -68,7 +68,10 @@ def train(
     rerun: Annotated[bool, typer.Option("--rerun", help="Run again what has a result.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Take a result that other code made.")] = False,
 ) -> None:
-    """Train one run: mhc-lab train residual=mhc model=nano"""
+    """Train one run.
+
+    Example: mhc-lab train residual=mhc model=nano. What there is to choose from: mhc-lab list.
+    """
     from mhc_lab.config import compose
     from mhc_lab.config.run_id import run_id
     from mhc_lab.data.corpus import corpus_fingerprint
@@ -112,7 +115,10 @@ def ablate(
         str | None, typer.Option(help="A sweep whose best point each row takes, for example learning_rate.")
     ] = None,
 ) -> None:
-    """Run a grid and print its table; the same command again resumes it: mhc-lab ablate table1 --seeds 0-4"""
+    """Run a grid of variants and print its table.
+
+    The same command again resumes it. Example: mhc-lab ablate table1 --seeds 0-4. The grids: mhc-lab list.
+    """
     from mhc_lab.study.engine import ablate
 
     ablate(
@@ -148,7 +154,11 @@ def sweep(
     rerun: Annotated[bool, typer.Option("--rerun", help="Run again what other code made.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Go on with trials and runs of other code.")] = False,
 ) -> None:
-    """Search settings with Optuna; the same command again resumes: mhc-lab sweep sinkhorn --trials 40 --workers 2"""
+    """Search for the best settings with Optuna.
+
+    The same command again resumes it. An override of a setting that the sweep varies narrows the search: a,b of its
+    choices, low..high of a range. Example: mhc-lab sweep sinkhorn --trials 40 --workers 2. The sweeps: mhc-lab list.
+    """
     from mhc_lab.study.sweep import sweep
 
     sweep(
@@ -174,7 +184,7 @@ def worker(
     storage: Storage = None,
     results: Results = Path("results"),
 ) -> None:
-    """Add a worker to a study, from this machine or another."""
+    """Add a worker to a study, here or on another machine."""
     from mhc_lab.study.worker import work
 
     work(results, study, storage=storage)
@@ -186,7 +196,11 @@ def status(
     as_json: Json = False,
     results: Results = Path("results"),
 ) -> None:
-    """How far a study is; without a name, which studies there are. Single runs: mhc-lab runs."""
+    """Say how far a study is; without a name, all studies.
+
+    --json prints an object (study, kind, title, done, total, and cells or trials), or a list of them. Single runs:
+    mhc-lab runs.
+    """
     import dataclasses
     import json
 
@@ -221,7 +235,11 @@ def runs(
     as_json: Json = False,
     results: Results = Path("results"),
 ) -> None:
-    """List single runs with status, date, size and the studies that use them; remove some."""
+    """List single runs with their size and studies; remove some.
+
+    --json prints a list of objects: run_id, status, variant, seed, val_loss, ended, size (bytes), studies.
+    Example: mhc-lab runs --status failed,waiting --unused --remove
+    """
     from mhc_lab import runs as lab_runs
     from mhc_lab.units import size
 
@@ -264,7 +282,10 @@ def export(
     storage: Annotated[str | None, typer.Option(help="Of a sweep: its Optuna URL, if it holds a password.")] = None,
     results: Results = Path("results"),
 ) -> None:
-    """Write tables, figures and a page that can be sent around: mhc-lab export table1"""
+    """Write tables, figures and a page into the study's folder.
+
+    Example: mhc-lab export table1 --format md,html --open
+    """
     from mhc_lab.command import command_line
     from mhc_lab.report.tables import FORMATS, export
     from mhc_lab.study.folder import StudyFolder
@@ -309,7 +330,7 @@ def sync(
     tracking_uri: TrackingUri = None,
     results: Results = Path("results"),
 ) -> None:
-    """Send to the tracking server what it has missed."""
+    """Send MLflow what it has missed."""
     from mhc_lab.tracking.sync import sync
 
     done = sync(results, tracking_uri, paths or [])
@@ -338,7 +359,10 @@ def bench(
     append: Annotated[bool, typer.Option("--append", help="ops: keep what earlier runs measured.")] = False,
     results: Results = Path("results"),
 ) -> None:
-    """Time the operations and training steps, and measure memory, into results/bench: mhc-lab bench ops"""
+    """Time operations and training steps, and measure memory.
+
+    Writes into results/bench. Example: mhc-lab bench ops --quick
+    """
     from mhc_lab.bench.command import bench
     from mhc_lab.bench.options import Options, numbers, words
 
@@ -388,7 +412,10 @@ def sinkhorn(
     explain: Explain = False,
     results: Results = Path("results"),
 ) -> None:
-    """What t_max a model needs, without training: mhc-lab sinkhorn --checkpoint results/runs/<run>"""
+    """Say which t_max a model needs, without training.
+
+    Example: mhc-lab sinkhorn --checkpoint results/runs/<run>
+    """
     from mhc_lab.analysis.sinkhorn_command import Options
     from mhc_lab.analysis.sinkhorn_command import sinkhorn as analysis
 
@@ -426,7 +453,10 @@ def retarget(
     explain: Explain = False,
     results: Results = Path("results"),
 ) -> None:
-    """Evaluate a trained run under another Sinkhorn and without its mixers: mhc-lab retarget results/runs/<run>"""
+    """Evaluate a trained run with another t_max or fewer mixers.
+
+    Example: mhc-lab retarget results/runs/<run> --t-max 1,3,20
+    """
     from mhc_lab.analysis.retarget_command import retarget as evaluation
 
     evaluation(run, t_max, algorithms, dtype, results, tolerance, explain, say=lambda line: typer.echo(line, err=True))
@@ -434,7 +464,10 @@ def retarget(
 
 @app.command()
 def doctor(results: Results = Path("results"), config_dir: ConfigDir = None, tracking_uri: TrackingUri = None) -> None:
-    """Check this installation and this machine; exit code 2 if something must be mended."""
+    """Check this installation and this machine.
+
+    Exit code 2 if something must be mended.
+    """
     from mhc_lab.doctor import examine
 
     findings = list(examine(results, config_dir, tracking_uri, say=lambda finding: typer.echo(finding.line)))
@@ -448,7 +481,7 @@ def ui(
     tracking_uri: TrackingUri = None,
     results: Results = Path("results"),
 ) -> None:
-    """Look at the runs in MLflow's pages."""
+    """Show the runs in MLflow's pages."""
     from mhc_lab.tracking.ui import ui
 
     ui(results, port, tracking_uri, say=typer.echo)
