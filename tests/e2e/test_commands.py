@@ -123,7 +123,7 @@ def test_a_dry_run_of_a_study_that_is_done(studied: tuple[Path, str]) -> None:
 
 def test_status(studied: tuple[Path, str]) -> None:
     listed = mhc_lab("status", cwd=studied[0])
-    assert listed.stdout == "grid\n"
+    assert "grid   grid  4 of 4" in listed.stdout
     shown = mhc_lab("status", "grid", cwd=studied[0])
     assert shown.returncode == 0, shown.stderr
     assert "4 finished" in shown.stdout
