@@ -190,6 +190,38 @@ def worker(
     work(results, study, storage=storage)
 
 
+@app.command("list")
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="grids, sweeps, variants, constraints, options, settings, or a group of settings, as residual.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """List grids, sweeps, variants, models and settings.
+
+    --json prints an object of lists, by kind: name, words, and of settings default and values. Example: mhc-lab list
+    residual shows every setting of a connection, with its default, its values and what it means.
+    """
+    import json
+
+    from mhc_lab.config.listing import entries, kinds, print_entries
+
+    overview = [kind for kind in kinds(config_dir) if kind != "settings" or as_json]
+    found = {kind: entries(kind, config_dir) for kind in ([what] if what is not None else overview)}
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for kind, listed in found.items():
+        print_entries(kind, listed, typer.echo)
+    if what is None:
+        typer.echo("settings: mhc-lab list settings, or those of a group: mhc-lab list residual")
+
+
 @app.command()
 def status(
     study: Annotated[str | None, typer.Argument(help="Name of a study.", show_default=False)] = None,
@@ -591,6 +623,7 @@ def _show_plan(folder: RunFolder, config: RunConfig) -> None:
     from mhc_lab.config.compose import to_dict
 
     typer.echo(yaml.safe_dump(to_dict(config), sort_keys=False))
+    typer.echo("what each setting means: mhc-lab list settings")
     typer.echo(f"{folder.path}: {'has a result' if folder.ended() else 'to run'}")
 
 

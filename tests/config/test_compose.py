@@ -31,8 +31,8 @@ def test_a_later_override_wins_whatever_the_group() -> None:
         (["model.dimm=3"], "did you mean 'dim'"),
         (["sed=1"], "did you mean 'seed'"),
         (["trainer"], "group=option"),
-        (["residual.streams=many"], "Integer"),
-        (["trainer.max_steps=2.5"], "Integer"),
+        (["residual.streams=many"], "must be a whole number"),
+        (["trainer.max_steps=2.5"], "must be a whole number"),
         (["residual.streams=0"], "from 1 to 1024"),
         (["residual.t_max=0"], "at least 1"),
         (["residual.alpha_init=nan"], "finite"),
@@ -116,3 +116,35 @@ def test_composing_imports_no_framework() -> None:
         "print({'torch', 'lightning', 'mlflow', 'optuna'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["data.files=kjv.txt"], "data.files needs data=text"),
+        (["data.task=copy"], "data.task needs data=synthetic"),
+        (["data.synthetic_vocab=9"], "data.synthetic_vocab needs data=synthetic"),
+        (["data=synthetic", "data.val_fraction=0.2"], "data.val_fraction needs data=stdlib or data=text"),
+        (["optim.min_ratio=0.3"], "optim.min_ratio needs optim.schedule=cosine"),
+        (["tracking=none", "tracking.uri=http://h"], "tracking.uri needs tracking=mlflow"),
+        (["tracking=none", "tracking.experiment=e"], "tracking.experiment needs tracking=mlflow"),
+        (["residual.expand_base=0.5"], "residual.expand_base needs residual.expand=scaled"),
+        (["residual.h_pre=fixed", "residual.b_pre_home=1"], "residual.b_pre_home needs residual.h_pre=dynamic or"),
+        (["residual.h_res=fixed", "residual.t_max=3"], "residual.t_max needs residual.h_res=dynamic or static"),
+        (["residual.sinkhorn=kronecker", "residual.t_max=3"], "sinkhorn=kronecker does not iterate"),
+    ],
+)
+def test_what_is_typed_for_nothing_is_a_mistake(overrides: list[str], says: str) -> None:
+    with pytest.raises(LabError) as caught:
+        compose(overrides)
+    assert says in str(caught.value)
+
+
+def test_what_a_preset_holds_for_nothing_is_not(tmp_path: Path) -> None:
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text("min_ratio: 0.3\n")
+    assert compose(["optim=mine"], config_dir=tmp_path).optim.min_ratio == 0.3
+
+
+def test_what_is_shared_for_nothing_leaves_no_trace() -> None:
+    assert compose(shared=["data.files=[a.txt]", "optim.min_ratio=0.3"]) == compose()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from mhc_lab.config import compose
 from mhc_lab.config.run_id import code_fingerprint, run_id
+from mhc_lab.config.values import parse
 
 
-def identify(*overrides: str, corpus: str = "corpus") -> str:
-    return run_id(compose(overrides), corpus)
+def identify(*overrides: str, corpus: str = "corpus", shared: Sequence[str] = ()) -> str:
+    return run_id(compose(overrides, shared=shared), corpus)
 
 
 @pytest.mark.parametrize(
@@ -42,13 +45,21 @@ def test_what_can_change_the_result_changes_the_id(change: str) -> None:
         "trainer=ddp",
         "tracking=none",
         "launcher.workers=4",
-        "data.task=copy",
-        "optim.min_ratio=0.3",
-        "residual.expand_base=0.5",
     ],
 )
 def test_what_cannot_change_the_result_does_not(change: str) -> None:
     assert identify("residual=mhc") == identify("residual=mhc", change)
+
+
+@pytest.mark.parametrize(
+    "change", ["data.task=copy", "optim.min_ratio=0.3", "residual.expand_base=0.5", "data.files=[a.txt]"]
+)
+def test_what_nothing_reads_is_not_in_the_id(change: str) -> None:
+    config = compose(["residual=mhc"])
+    key, _, value = change.partition("=")
+    group, _, name = key.partition(".")
+    setattr(getattr(config, group), name, parse(key, value))  # as a preset may have it
+    assert run_id(config, "corpus") == identify("residual=mhc") == identify("residual=mhc", shared=[change])
 
 
 def test_the_corpus_is_in_the_id() -> None:
@@ -59,13 +70,13 @@ def test_fields_that_do_not_matter_are_dropped() -> None:
     shared = ["residual.t_max=3", "residual.streams=2"]
     assert run_id(compose(["residual=identity"], shared=shared), "c") == run_id(compose(["residual=identity"]), "c")
     fixed = ["residual=mhc", "residual.h_res=fixed"]
-    assert identify(*fixed) == identify(*fixed, "residual.t_max=3", "residual.res_diagonal=0.5")
+    assert identify(*fixed) == identify(*fixed, shared=["residual.t_max=3", "residual.res_diagonal=0.5"])
 
 
 @pytest.mark.parametrize("name", ["permutations", "kronecker"])
 def test_an_exact_map_is_one_run_across_t_max(name: str) -> None:
     exact = ["residual=mhc", f"residual.sinkhorn={name}"]
-    assert identify(*exact) == identify(*exact, "residual.t_max=3") != identify("residual=mhc")
+    assert identify(*exact) == identify(*exact, shared=["residual.t_max=3"]) != identify("residual=mhc")
     assert identify(*exact) != identify(*exact, "residual.res_diagonal=0.5")
 
 
@@ -78,7 +89,7 @@ def test_an_algorithm_that_iterates_keeps_t_max_in_the_id() -> None:
 
 def test_a_learned_read_keeps_its_initial_values_in_the_id() -> None:
     static = ["residual=mhc", *(f"residual.{name}=static" for name in ("h_pre", "h_post", "h_res"))]
-    assert identify(*static) == identify(*static, "residual.phi_std=0.5")
+    assert identify(*static) == identify(*static, shared=["residual.phi_std=0.5"])
     read = [*static, "residual.collapse=read"]
     assert identify(*read) != identify(*read, "residual.phi_std=0.5")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mhc_lab.config import RunConfig, compose
@@ -70,7 +71,7 @@ def test_fingerprint_of_synthetic() -> None:
     }
     assert len(prints) == 6
     one = compose(["data=synthetic"])
-    other = compose(["data=synthetic", "seed=1", "control=true", "data.val_fraction=0.3", "model.sequence_length=64"])
+    other = compose(["data=synthetic", "seed=1", "control=true", "model.sequence_length=64"])
     assert corpus_fingerprint(one) == corpus_fingerprint(other)
 
 
@@ -110,3 +111,24 @@ def test_window_too_short_for_the_task(task: str, shortest: int) -> None:
     load_corpus(compose([*settings, f"model.sequence_length={shortest}"]))
     with pytest.raises(LabError, match=f"data.task={task} needs at least {shortest}"):
         load_corpus(compose([*settings, f"model.sequence_length={shortest - 1}"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (np.random.default_rng(0).integers(0, 50257, 400, dtype=np.uint16).tobytes(), "is no text"),
+        (np.random.default_rng(0).integers(1, 256, 400, dtype=np.uint8).tobytes(), "is no text"),
+        ("Grüße".encode("utf-16") * 50, "UTF-16 text: write it as UTF-8"),
+        (b"text with one \0 in it" * 20, "NUL bytes"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "train.bin").write_bytes(content)
+    with pytest.raises(LabError, match=says):
+        load_corpus(_text(tmp_path / "train.bin"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-8-sig"])
+def test_text_of_any_eight_bit_encoding_is_text(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes(("Grüße, Straße und Öl.\r\n\t" * 200).encode(encoding))
+    assert load_corpus(_text(tmp_path / "a.txt")).vocab_size == 256

@@ -74,16 +74,16 @@ def test_the_control_arm_is_another_run_than_the_baseline(tmp_path):
         ({"rows": {"identity": {"override": []}}}, "row 'identity': no key 'override'; did you mean 'overrides'"),
         ({"rows": {"identity": {"overrides": "residual=identity"}}}, "must be a list of group=option"),
         ({"rows": {"identity": {"overrides": [{"a": 1}]}}}, "must be a list of group=option"),
-        ({"rows": {"identity": {"paper_loss_gap": "big"}}}, "paper_loss_gap must be a number, not 'big'"),
+        ({"rows": {"identity": {"paper_loss_gap": "big"}}}, "paper_loss_gap must be a finite number, not 'big'"),
         ({"rows": {"identity": {"overrides": ["residual=mch"]}}}, "row 'identity': residual=mch.*did you mean 'mhc'"),
         ({"rows": {"identity": {"overrides": ["residual=identity", "residual.h_pre=fixed"]}}}, "has no h_pre"),
         ({"rows": {"identity": {"overrides": ["seed=3"]}}}, "seed=3: the seeds of a grid are given with --seeds"),
-        ({"rows": {True: {}}}, "row True: a row's name is letters"),
-        ({"rows": {"a b": {}}}, "row 'a b': a row's name is letters"),
+        ({"rows": {True: {}}}, "row True: a row's name is at most 100 letters"),
+        ({"rows": {"a b": {}}}, "row 'a b': a row's name is at most 100 letters"),
         ({"rows": {**GOOD["rows"], "b": {"overrides": ["control=true"]}}}, "only one row"),
         ({"seeds": []}, "seeds must be a list of at least one"),
         ({"seeds": "absent"}, "seeds must be a list of at least one"),
-        ({"seeds": 5}, "seeds must be a list of at least one"),
+        ({"seeds": 5}, r"seeds: 5 must be a list: \[5\] is the one seed 5"),
         ({"seeds": [0, 1, 0]}, "seed 0 is given twice"),
         ({"seeds": [-1]}, "seed -1: seeds are whole numbers from 0"),
         ({"seeds": [True]}, "seed True: seeds are whole numbers from 0"),
@@ -176,3 +176,26 @@ def test_each_baseline_has_its_own_control_arm(tmp_path):
     assert [row.baseline for row in grid.rows if row.config.control] == ["identity", "small"]
     with pytest.raises(LabError, match="only one row can be the control arm, but control, small_control"):
         load_grid(_write(tmp_path, rows={**rows, "small_control": control}))
+
+
+def test_a_shared_setting_is_a_mistake_only_where_no_row_reads_it(tmp_path):
+    file = tmp_path / "two.yaml"
+    rows = "rows: {identity: {overrides: [residual=identity]}, mhc: {overrides: [residual=mhc]}}"
+    file.write_text(f"baseline: identity\nseeds: [0]\n{rows}\n")
+    grid = load_grid(str(file), shared_overrides=["residual.t_max=5"])
+    assert grid.row("mhc").config.residual.t_max == 5
+    for shared, says in (
+        ("data.files=[a.txt]", r"no row reads data\.files: data\.files needs data=text"),
+        ("residual.norm_weight=1", "no key 'norm_weight'"),
+        ("optim.min_ratio=0.2", "no row reads optim.min_ratio"),
+    ):
+        with pytest.raises(LabError, match=says):
+            load_grid(str(file), shared_overrides=[shared])
+
+
+def test_a_grid_has_a_size(tmp_path):
+    file = tmp_path / "many.yaml"
+    rows = "".join(f"  r{i}: {{overrides: [residual=identity]}}\n" for i in range(1001))
+    file.write_text(f"baseline: r0\nseeds: [0]\nrows:\n{rows}")
+    with pytest.raises(LabError, match="1001 rows: at most 1000"):
+        load_grid(str(file))

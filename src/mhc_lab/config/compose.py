@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mhc_lab
+from mhc_lab.config.reading import reset_unread, unread
 from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domains
+from mhc_lab.config.values import checked, parse, refuse_unprintable, shown
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.residual import registry
 
@@ -20,15 +22,26 @@ _TOP_KEYS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name not in
 _GROUP_TYPES = {f.name: f.default_factory for f in dataclasses.fields(RunConfig) if f.name in GROUPS}
 
 
-class _UniqueKeys(yaml.SafeLoader):
+_LARGEST_FILE = 1_000_000  # bytes of a file that a user writes
+
+
+class _UniqueKeys:
     """YAML would let the last of two rows of one name win without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
+        keys = [self.construct_object(key) for key, _ in node.value]  # type: ignore[attr-defined]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        return super().construct_mapping(node, deep)  # type: ignore[misc, no-any-return]
+
+
+class _Typed(_UniqueKeys, yaml.SafeLoader):
+    """Numbers, words and truth values as YAML 1.1 has them."""
+
+
+class _AsWritten(_UniqueKeys, yaml.BaseLoader):
+    """Every value as the text that stands there: `off` is a word, not false."""
 
 
 def packaged(folder: str) -> Path:
@@ -39,8 +52,10 @@ def packaged(folder: str) -> Path:
 
 def config_dirs(config_dir: Path | None = None) -> list[Path]:
     """Where configuration is looked up, first match wins: --config-dir, ./conf, the packaged one."""
-    if config_dir is not None and not config_dir.is_dir():
-        raise LabError(f"--config-dir {config_dir}: no such folder")
+    if config_dir is not None:
+        refuse_unprintable("--config-dir", str(config_dir))
+        if not config_dir.is_dir():
+            raise LabError(f"--config-dir {shown(str(config_dir))}: no such folder")
     dirs = [config_dir] if config_dir else []
     return [*dirs, *(d for d in (Path("conf"), packaged("conf")) if d.is_dir())]
 
@@ -66,14 +81,20 @@ def find_file(name_or_path: str, known: Mapping[str, Path], kind: str) -> Path:
     return known[name_or_path]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, or LabError with the line where it goes wrong."""
+def read_yaml(path: Path, *, as_written: bool = False) -> dict[str, Any]:
+    """A YAML mapping, or LabError with the line where it goes wrong. `as_written`: all its values are text."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        if path.stat().st_size > _LARGEST_FILE:
+            raise LabError(f"{path}: larger than {_LARGEST_FILE // 1000} kB, which no such file needs")
+        content = yaml.load(path.read_text(encoding="utf-8"), _AsWritten if as_written else _Typed)
     except yaml.YAMLError as error:
-        raise LabError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}: cannot be read: {error}") from error
+        raise LabError(f"{path}: not valid YAML: {_where(error)}") from error
+    except RecursionError as error:
+        raise LabError(f"{path}: not valid YAML: nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits, a date that is none, bytes that are no UTF-8
+        raise LabError(f"{path}: cannot be read: {shown(str(error))}") from error
+    except OSError as error:
+        raise LabError(f"{path}: cannot be read: {error.strerror}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -81,12 +102,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong and where, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    said = " ".join(str(problem or error).split())[:200]
+    return said if mark is None else f"line {mark.line + 1}: {said}"
+
+
 def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
     """Resolve a run's configuration.
 
     Order, later wins: dataclass defaults, the variant's defaults, the options of config.yaml, `shared`, `overrides`.
-    A `residual` key that the variant does not have is an error in `overrides` and is dropped from `shared`
-    (what all rows of a grid share may not concern each of them).
+    A setting that the chosen options do not read is an error in `overrides`, and gets its default again where it is
+    `shared` (what all rows of a grid share may not concern each of them).
     """
     chosen = _defaults(config_dir)
     values: list[tuple[str, Any, bool]] = []  # key, value, whether it is shared
@@ -96,7 +124,7 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
             chosen[key] = value
         else:
             check_key(key)
-            values.append((key, _parse(key, value), is_shared))
+            values.append((key, parse(key, value), is_shared))
     given = {key: value for key, value, _ in values}
     _load_plugin(given.get("residual.plugin"))  # first: it may bring the variant that a group names
     layers = {group: _option(group, name, config_dir) for group, name in chosen.items()}
@@ -118,6 +146,11 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     check_domains(resolved)
     registry.check_write(resolved.residual)
     registry.check_sinkhorn(resolved.residual)
+    for key, _, is_shared in values:
+        if said := unread(resolved, key):
+            if not is_shared:
+                raise LabError(said)
+            reset_unread(resolved, key)
     _check_together(resolved)
     # A run folder is opened from anywhere: its paths must not hang on where the command was given.
     resolved.data.files = [_absolute("data.files", file) for file in resolved.data.files]
@@ -147,13 +180,26 @@ def residual_config(variant: str, settings: Mapping[str, Any]) -> ResidualConfig
 
 
 def from_dict(content: dict[str, Any], origin: str) -> RunConfig:
-    """A RunConfig from a plain mapping (a run folder's config.yaml)."""
+    """A RunConfig from a plain mapping (a run folder's config.yaml): data, in which nothing is filled in.
+
+    Raises LabError for a setting that does not exist and a value of another type; what is missing is at its default.
+    """
+    config = RunConfig()
     try:
-        resolved = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), content))
-    except OmegaConfBaseException as error:
-        raise LabError(f"{origin}: {_one_line(error)}") from error
-    assert isinstance(resolved, RunConfig)
-    return resolved
+        for group, inner in content.items():
+            check_key(str(group))
+            if group not in GROUPS:
+                setattr(config, str(group), checked(str(group), inner))
+                continue
+            if not isinstance(inner, dict):
+                raise LabError(f"{group}: must be a mapping of settings")
+            for name, value in inner.items():
+                check_key(f"{group}.{name}")
+                setattr(getattr(config, group), name, checked(f"{group}.{name}", value))
+        check_domains(config)
+    except LabError as error:
+        raise LabError(f"{origin}: {error}") from error
+    return config
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -196,7 +242,8 @@ def _load_plugin(path: Any) -> None:
 def _split(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise LabError(f"'{text}': an override is written group=option or a.b=value")
+        raise LabError(f"'{shown(text)}': an override is written group=option or a.b=value")
+    refuse_unprintable(shown(key), text)
     return key, value
 
 
@@ -207,36 +254,37 @@ def check_key(key: str) -> None:
     group, dot, name = key.partition(".")
     if not dot:
         if group not in _TOP_KEYS:
-            raise LabError(f"no key or group '{group}'; {nearest(group, [*GROUPS, *_TOP_KEYS])}")
+            raise LabError(f"no key or group '{shown(group)}'; {nearest(group, [*GROUPS, *_TOP_KEYS])}")
         return
     if group not in GROUPS:
-        raise LabError(f"no group '{group}' (in {key}); {nearest(group, GROUPS)}")
+        raise LabError(f"no group '{shown(group)}' (in {shown(key)}); {nearest(group, GROUPS)}")
     names = [f.name for f in dataclasses.fields(_GROUP_TYPES[group])]  # type: ignore[arg-type]
     if name not in names:
-        raise LabError(f"no key '{name}' in group '{group}'; {nearest(name, names)}")
-
-
-def _parse(key: str, value: str) -> Any:
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise LabError(f"{key}={value}: not a value") from error
-    if isinstance(parsed, str):
-        try:
-            return float(parsed) if parsed.lower() != "infinity" else parsed  # YAML 1.1 reads 1e-3 as a string
-        except ValueError:
-            return parsed
-    return parsed
+        raise LabError(f"no key '{shown(name)}' in group '{group}'; {nearest(name, names)}")
 
 
 def _option(group: str, name: str, config_dir: Path | None) -> dict[str, Any]:
     files = options(group, config_dir)
     if name in files:
-        return read_yaml(files[name])
+        return {key: _of_file(files[name], group, key, value) for key, value in _settings(files[name]).items()}
     variants = registry.variants() if group == "residual" else []
     if name in variants:
         return {"variant": name}
-    raise LabError(f"{group}={name}: no such option; {nearest(name, {*files, *variants})}")
+    raise LabError(f"{group}={shown(name)}: no such option; {nearest(name, {*files, *variants})}")
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    return read_yaml(file, as_written=True)
+
+
+def _of_file(file: Path, group: str, key: Any, value: Any) -> Any:
+    """A value of an option's file, read by its field's type as one that is typed."""
+    try:
+        check_key(f"{group}.{key}")
+        text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=2**20).strip()
+        return parse(f"{group}.{key}", text)
+    except LabError as error:
+        raise LabError(f"{file}: {error}") from error
 
 
 def _check_residual(residual: ResidualConfig, own: Set[str], shared: Set[str]) -> None:

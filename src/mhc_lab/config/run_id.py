@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import mhc_lab
-from mhc_lab.config.schema import RunConfig
+from mhc_lab.config.reading import unread
+from mhc_lab.config.schema import GROUPS, RunConfig
 from mhc_lab.residual import registry
 
 CODE_PACKAGES = ("ops", "residual", "models", "data", "training")
@@ -19,7 +20,7 @@ CODE_PACKAGES = ("ops", "residual", "models", "data", "training")
 def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
     """The fields that can change the result, and nothing else.
 
-    Fields that the variant ignores are dropped, so that identity is one run across t_max and n; paths,
+    Fields that nothing reads are dropped, so that identity is one run across t_max and n; paths,
     devices and logging are not in; the corpus is in by its fingerprint, a plugin that is used by its source.
     """
     form = _fields_in_id(config)
@@ -29,10 +30,9 @@ def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
     plugins = registry.plugin_sources(config.residual)
     if plugins:
         form["residual"]["plugins"] = plugins
-    for key in ("val_fraction",) if config.data.source == "synthetic" else ("task", "synthetic_vocab"):
-        del form["data"][key]
-    if config.optim.schedule != "cosine":
-        form["optim"].pop("min_ratio")
+    for group in GROUPS:
+        for key in [key for key in form.get(group, ()) if unread(config, f"{group}.{key}")]:
+            del form[group][key]
     form["corpus"] = corpus_fingerprint
     return form
 

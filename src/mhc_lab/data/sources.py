@@ -53,12 +53,12 @@ def read_text(patterns: Sequence[str], val_fraction: float) -> Split:
     `patterns` are absolute paths or globs (`**` for all folders below). A folder is refused: whatever else lies in
     it would be read as text. A file that several patterns name is read once. Files stand in the order of their
     content's hash, so that neither names nor places nor the order of the patterns matter.
-    Raises LabError for a pattern without a file, without a byte, or that cannot be read.
+    Raises LabError for a pattern without a file, without a byte, that cannot be read, or whose files are no text.
     """
     contents: dict[Path, bytes] = {}
     for pattern in patterns:
         try:
-            found = {file.resolve(): file.read_bytes() for file in _matches(pattern)}
+            found = {file.resolve(): _text_of(file) for file in _matches(pattern)}
         except OSError as error:
             raise LabError(f"data.files: {error.filename} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -71,6 +71,30 @@ def read_text(patterns: Sequence[str], val_fraction: float) -> Split:
     train = b"".join(content[:cut] for content, cut in zip(ordered, cuts, strict=True))
     val = b"".join(content[cut:] for content, cut in zip(ordered, cuts, strict=True))
     return Split(train, val, f"text, {len(ordered)} files")
+
+
+def _text_of(file: Path) -> bytes:
+    """A text file's bytes. LabError for tokens, archives and the like, which would be learned byte by byte."""
+    content = file.read_bytes()
+    if b"\0" in content:
+        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        said = "is UTF-16 text: write it as UTF-8" if wide else "is no text: it holds NUL bytes, as binary files do"
+        raise LabError(f"data.files: {file} {said}")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if _mostly_text(content):
+            return content  # an older encoding: its bytes are what is learned
+        raise LabError(
+            f"data.files: {file} is no text (byte {error.start} is not UTF-8, and many bytes are control codes)"
+        ) from error
+    return content
+
+
+def _mostly_text(content: bytes) -> bool:
+    """Whether hardly a byte is a control code; random bytes are so in one of ten."""
+    controls = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
+    return len(content.translate(None, controls)) >= 0.99 * len(content)
 
 
 def _library_files(root: Path) -> list[str]:

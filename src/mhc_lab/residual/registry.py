@@ -28,6 +28,12 @@ COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "stre
 EVERYWHERE = frozenset({"variant", "plugin", "recompute"})  # settings of no variant in particular
 EXACT = ("permutations", "kronecker")  # values of `residual.sinkhorn` that iterate nothing
 MAX_PERMUTED = 5  # streams; 6 would take 720 logits
+# What is read only where a mapping is not fixed.
+READ_BY_TOGGLE: Mapping[str, frozenset[str]] = {
+    "h_pre": frozenset({"b_pre_home", "b_pre_away"}),
+    "h_post": frozenset({"h_post_home", "h_post_away"}),
+    "h_res": frozenset({"t_max", "res_diagonal", "constraints", "sinkhorn"}),
+}
 MAPPING_FIELDS = frozenset({"alpha_init", "phi_std", "b_pre_home", "b_pre_away", "h_post_home", "h_post_away"})
 
 
@@ -77,12 +83,9 @@ class Variant:
         modes = {name: mode(config, name) for name in TOGGLES}
         if "dynamic" not in modes.values() and config.collapse != "read":
             used -= {"alpha_init", "phi_std"}
-        if modes["h_pre"] == "fixed":
-            used -= {"b_pre_home", "b_pre_away"}
-        if modes["h_post"] == "fixed":
-            used -= {"h_post_home", "h_post_away"}
-        if modes["h_res"] == "fixed":
-            used -= {"t_max", "res_diagonal", "constraints", "sinkhorn"}
+        for toggle, read in READ_BY_TOGGLE.items():
+            if modes[toggle] == "fixed":
+                used -= read
         if "sinkhorn" in used and config.sinkhorn in EXACT:
             fields = [constraint(name).fields for name in self.layer_constraints(config)]
             used -= {"t_max", "convention"} - frozenset().union(*(f for f in fields if "sinkhorn" not in f))

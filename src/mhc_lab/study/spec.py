@@ -14,6 +14,7 @@ rows:
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +24,17 @@ from typing import Any
 from mhc_lab.config.compose import compose, default_option, find_file, options, read_yaml
 from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
+from mhc_lab.config.values import shown
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, nearest
-from mhc_lab.study.keys import known_keys, override_list, refuse_seed, seed_list
+from mhc_lab.study.keys import known_keys, override_list, refuse_seed, refuse_unread, seed_list
 from mhc_lab.study.space import Point, override
 
 _GRID_KEYS = ("title", "baseline", "seeds", "overrides", "rows")
 _ROW_KEYS = ("overrides", "baseline", "paper_loss_gap")
-_ROW_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
+_ROW_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,99}")
+_MOST_ROWS = 1000
+_MOST_CELLS = 100_000  # a slip of the keyboard
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,10 @@ def load_grid(
     chosen_seeds = seed_list(list(seeds) if seeds is not None else content.get("seeds"), str(file))
     baseline = content.get("baseline")
     rows = _rows(content.get("rows"), str(baseline), shared, file, config_dir)
+    if len(rows) * len(chosen_seeds) > _MOST_CELLS:
+        raise LabError(
+            f"{file}: {len(rows)} rows x {len(chosen_seeds)} seeds: at most {_MOST_CELLS} cells make a study"
+        )
     if tuned is not None:
         rows = tuple(_tuned(row, tuned, shared, file, config_dir) for row in rows)
     names = [row.name for row in rows]
@@ -121,6 +129,7 @@ def load_grid(
         hint = f"; {nearest(str(baseline), names)}" if baseline is not None else ", for example baseline: identity"
         raise LabError(f"{file}: baseline must name one of the rows{hint}")
     _check_baselines(rows, file)
+    refuse_unread(shared, [row.config for row in rows], str(file), "row")
     return Grid(
         name=file.stem,
         origin=name_or_path,
@@ -136,6 +145,8 @@ def load_grid(
 def _rows(content: Any, baseline: str, shared: Sequence[str], file: Path, config_dir: Path | None) -> tuple[Row, ...]:
     if not isinstance(content, dict) or not content:
         raise LabError(f"{file}: rows must be a mapping of at least one row, name: {{overrides: [...]}}")
+    if len(content) > _MOST_ROWS:
+        raise LabError(f"{file}: {len(content)} rows: at most {_MOST_ROWS} make a table")
     return tuple(_row(name, value, baseline, shared, file, config_dir) for name, value in content.items())
 
 
@@ -190,15 +201,18 @@ def _check_baselines(rows: Sequence[Row], file: Path) -> None:
 
 def _row(name: Any, content: Any, baseline: str, shared: Sequence[str], file: Path, config_dir: Path | None) -> Row:
     if not isinstance(name, str) or not _ROW_NAME.fullmatch(name):
-        raise LabError(f"{file}: row {name!r}: a row's name is letters, digits and _ . + -, and starts with a letter")
+        said = shown(repr(name))
+        raise LabError(
+            f"{file}: row {said}: a row's name is at most 100 letters, digits and _ . + -, and starts with a letter"
+        )
     where = f"{file}: row '{name}'"
     if not isinstance(content, dict):
         raise LabError(f"{where}: must be a mapping such as {{overrides: [residual=mhc]}}")
     known_keys(content, _ROW_KEYS, where)
     own = override_list(content.get("overrides"), f"{where}: overrides")
     gap = content.get("paper_loss_gap")
-    if gap is not None and (isinstance(gap, bool) or not isinstance(gap, int | float)):
-        raise LabError(f"{where}: paper_loss_gap must be a number, not {gap!r}")
+    if gap is not None and (isinstance(gap, bool) or not isinstance(gap, int | float) or not math.isfinite(gap)):
+        raise LabError(f"{where}: paper_loss_gap must be a finite number, not {shown(repr(gap))}")
     for text in own:
         refuse_seed(text)
     try:

@@ -29,7 +29,7 @@ from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.report.frame import METRICS
-from mhc_lab.study.keys import known_keys, override_list, refuse_seed, seed_list
+from mhc_lab.study.keys import known_keys, override_list, refuse_seed, refuse_unread, seed_list
 from mhc_lab.study.narrow import narrowed
 from mhc_lab.study.space import Parameter, Point, check_point, corners, grid, override, parse_space
 
@@ -140,6 +140,7 @@ def load_sweep(
         _check_effects(spec)
     except LabError as error:
         raise LabError(f"{file}: {error}") from error
+    refuse_unread(spec.overrides, [spec.config(point) for point in corners(spec.parameters)], str(file), "trial")
     return spec
 
 
