@@ -99,7 +99,8 @@ def test_compiled_whole_and_for_any_number_of_tokens() -> None:
 @pytest.mark.parametrize("algorithm", ["log", "newton", "warm", "permutations", "kronecker"])
 def test_every_algorithm_compiles_whole(algorithm: str) -> None:
     torch._dynamo.reset()
-    config = compose(["residual=mhc", f"residual.sinkhorn={algorithm}", "residual.t_max=3", "model.blocks=1"])
+    own = ["residual=mhc", f"residual.sinkhorn={algorithm}", "model.blocks=1"]
+    config = compose(own, shared=["residual.t_max=3"])
     model = GPT(config.model, config.residual, 64)
     model.init_weights("0")
     tokens = torch.randint(0, 64, (2, 16))

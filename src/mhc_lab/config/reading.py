@@ -46,8 +46,13 @@ def _unread_by_variant(config: RunConfig, name: str) -> str:
     entry = registry.variant(residual.variant)
     if name in entry.used_fields(residual) | registry.EVERYWHERE or name not in entry.accepted_fields(residual):
         return ""  # what a variant lacks is said by compose, with the variants that have it
-    if name == "expand_base":
-        return "residual.expand_base needs residual.expand=scaled"
+    for field, needed in (
+        ("expand_base", "expand=scaled"),
+        ("collapse_eps", "collapse=read"),
+        ("hc_eps", "convention=v4"),
+    ):
+        if name == field:
+            return f"residual.{field} needs residual.{needed}"
     for toggle, fields in registry.READ_BY_TOGGLE.items():
         if name in fields and registry.mode(residual, toggle) == "fixed":
             return f"residual.{name} needs residual.{toggle}=dynamic or static"

@@ -105,6 +105,9 @@ class ResidualConfig:
     expand: Literal["repeat", "scaled"] = setting("repeat", None, "how the embedding becomes n streams")
     expand_base: float = setting(1.0, between(0, 2), "scaled: stream i starts at this to the power of i")
     collapse: Literal["mean", "sum", "read"] = setting("mean", None, "how n streams become one; read: learned")
+    collapse_eps: float = setting(0.0, at_least(0), "added to a learned read; DeepSeek-V4 ships 1e-6", added=True)
+    norm_eps: float = setting(1e-20, at_least(0), "of the RMSNorm before phi; released models have 1e-6", added=True)
+    hc_eps: float = setting(1e-6, at_least(0), "of convention v4: added to H_pre and to Sinkhorn's sums", added=True)
     stream_dtype: Literal["fp32", "bf16"] = setting("fp32", None, "what the streams are kept in")
     recompute: str = setting("off", RECOMPUTE, "keep streams every so many layers only (Eq. 20)", in_id=False)
     plugin: str = setting("", None, "a Python file with variants of your own", in_id=False)  # its content is in the id

@@ -49,6 +49,8 @@ def chosen(device: torch.device) -> str:
     name = requested()
     if name == "auto":
         name = {"cuda": "gpu", "cpu": "cpu"}.get(device.type, "reference")
+    if name == "cpu" and device.type != "cpu":
+        return "reference"  # an address on another device is none here
     if name in _NEEDS and not _installed(_NEEDS[name]):
         _warn_once(("", name), f"{_NEEDS[name]} is not installed: operations run on their slower reference")
         return "reference"
@@ -66,7 +68,8 @@ def run(operation: str, function: str, like: Tensor, *arguments: Any) -> Any:
     A kernel that cannot be built or launched is replaced by the reference, for good and with one warning.
     """
     tidy = [value.contiguous() if isinstance(value, Tensor) else value for value in arguments]
-    if torch.is_autocast_enabled(like.device.type):
+    kind = like.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         with torch.autocast(like.device.type, enabled=False):
             return _dispatch(operation, function, like, tidy)
     return _dispatch(operation, function, like, tidy)

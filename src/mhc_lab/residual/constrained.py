@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mhc_lab import ops
 from mhc_lab.config.schema import ResidualConfig
+from mhc_lab.ops.coefficients import NORM_EPS
 from mhc_lab.ops.sinkhorn import V4_EPS
 from mhc_lab.residual import registry
 from mhc_lab.residual.connection import Connection, ConnectionCost, Mappings, Packed
@@ -28,7 +29,7 @@ class ConstrainedConnection(Connection):
         self.constraint = constraint
         self.widths = _widths(config, constraint)
         self.dynamic = [name for name in self.widths if registry.mode(config, f"h_{name}") == "dynamic"]
-        self.read_eps = V4_EPS if config.convention == "v4" else 0.0
+        self.read_eps = config.hc_eps if config.convention == "v4" else 0.0
         for name, width in self.widths.items():
             self.register_parameter(f"b_{name}", nn.Parameter(torch.empty(width)))
             if name in self.dynamic:
@@ -40,7 +41,10 @@ class ConstrainedConnection(Connection):
         if not self.dynamic:
             return self._mappings(None)
         phi, alpha, bias = self._projection()
-        return self._mappings(ops.coefficients(streams, phi, alpha, bias, pre=self._width("pre"), **self._behind()))
+        pre, norm_eps, hc_eps = self._width("pre"), self.config.norm_eps, self.config.hc_eps
+        behind = self._behind()
+        found = ops.coefficients(streams, phi, alpha, bias, pre=pre, norm_eps=norm_eps, hc_eps=hc_eps, **behind)
+        return self._mappings(found)
 
     def read(self, streams: Tensor) -> tuple[Tensor, Mappings]:
         if not self.fusable:
@@ -81,7 +85,13 @@ class ConstrainedConnection(Connection):
     @property
     def fusable(self) -> bool:
         """Whether H_pre comes from the streams, so that one operation can make it and read with it."""
-        return "pre" in self.dynamic and not self._overrides
+        return "pre" in self.dynamic and not self._overrides and self._shipped_eps
+
+    @property
+    def _shipped_eps(self) -> bool:
+        """Whether the eps are those that the fused operations are made for."""
+        config = self.config
+        return config.norm_eps == NORM_EPS and (config.convention != "v4" or config.hc_eps == V4_EPS)
 
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator | None) -> None:
         with torch.no_grad():
@@ -118,14 +128,14 @@ class ConstrainedConnection(Connection):
         """phi [n C, m], alpha [m] and b [m] of the dynamic mappings, side by side."""
         names = self.dynamic
         return (
-            torch.cat([self.get_parameter(f"phi_{name}") for name in names], dim=1),
-            torch.cat([self.get_parameter(f"alpha_{name}").expand(self.widths[name]) for name in names]),
+            torch.cat([getattr(self, f"phi_{name}") for name in names], dim=1),
+            torch.cat([getattr(self, f"alpha_{name}").expand(self.widths[name]) for name in names]),
             torch.cat([self._bias(name) for name in names]),
         )
 
     def _bias(self, name: str) -> Tensor:
         """A mapping's bias [width], that of H_res as its constraint wants it."""
-        bias = self.get_parameter(f"b_{name}")
+        bias: Tensor = getattr(self, f"b_{name}")  # a parameter, or what stands for one under functional_call
         return self.constraint.rebased(bias) if name == "res" and self.constraint is not None else bias
 
     def _width(self, name: str) -> int:

@@ -47,7 +47,10 @@ class Expand(nn.Module):
 
 
 class Collapse(nn.Module):
-    """Mean, sum, or a learned sigmoid read as in DeepSeek-V4: sum_j sigmoid(alpha (RMSNorm(vec x) phi)_j + b_j) x_j."""
+    """Mean, sum, or a learned read: sum_j (sigmoid(alpha (RMSNorm(vec x) phi)_j + b_j) + collapse_eps) x_j.
+
+    DeepSeek-V4's head is that with collapse_eps = 1e-6 and norm_eps = 1e-6.
+    """
 
     def __init__(self, config: ResidualConfig, streams: int, dim: int) -> None:
         super().__init__()
@@ -76,5 +79,6 @@ class Collapse(nn.Module):
             return streams.squeeze(-2) if self.streams == 1 else collapse(streams)
         if self.kind == "sum":
             return streams.sum(-2)
-        raw = torch.addcmul(self.b_head, ops.coefficients(streams, self.phi_head), self.alpha_head)
-        return ops.read(streams, torch.sigmoid(raw))
+        found = ops.coefficients(streams, self.phi_head, norm_eps=self.config.norm_eps)
+        raw = torch.addcmul(self.b_head, found, self.alpha_head)
+        return ops.read(streams, torch.sigmoid(raw) + self.config.collapse_eps)

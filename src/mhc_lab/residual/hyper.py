@@ -36,16 +36,17 @@ class HyperConnection(Connection):
         self.reset_parameters()
 
     def compute(self, streams: Tensor) -> Mappings:
-        values: dict[str, Tensor] = {name: self.get_parameter(f"b_{name}") for name in self.rows}
+        values: dict[str, Tensor] = {name: getattr(self, f"b_{name}") for name in self.rows}
         if self.dynamic:
-            theta = torch.cat([self.get_parameter(f"theta_{name}") for name in self.dynamic])
+            theta = torch.cat([getattr(self, f"theta_{name}") for name in self.dynamic])
             # A group of one stream: the statistic is then each stream's own. [..., n, C] -> [..., n, rows]
-            projected = torch.tanh(ops.coefficients(streams.unsqueeze(-2), (theta * self.norm_weight).T))
+            eps = self.config.norm_eps
+            projected = torch.tanh(ops.coefficients(streams.unsqueeze(-2), (theta * self.norm_weight).T, norm_eps=eps))
             parts = projected.split([self.rows[name] for name in self.dynamic], dim=-1)
             for name, part in zip(self.dynamic, parts, strict=True):
                 # Column j of H_res comes from stream j: [..., n (j), n (i)] -> [..., n (i), n (j)]
                 shaped = part.transpose(-1, -2) if name == "res" else part.squeeze(-1)
-                values[name] = torch.addcmul(values[name], shaped, self.get_parameter(f"alpha_{name}"))
+                values[name] = torch.addcmul(values[name], shaped, getattr(self, f"alpha_{name}"))
         return Mappings(values.get("pre"), values.get("post"), values.get("res"))
 
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator | None) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "mhc_lab.variants"
 TOGGLES = ("h_pre", "h_post", "h_res")
-COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "stream_dtype"})
+COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "collapse_eps", "norm_eps", "stream_dtype"})
 EVERYWHERE = frozenset({"variant", "plugin", "recompute"})  # settings of no variant in particular
 EXACT = ("permutations", "kronecker")  # values of `residual.sinkhorn` that iterate nothing
 MAX_PERMUTED = 5  # streams; 6 would take 720 logits
@@ -82,13 +82,17 @@ class Variant:
         used = set(self.accepted_fields(config)) - {"plugin", "recompute"}
         modes = {name: mode(config, name) for name in TOGGLES}
         if "dynamic" not in modes.values() and config.collapse != "read":
-            used -= {"alpha_init", "phi_std"}
+            used -= {"alpha_init", "phi_std", "norm_eps"}
+        if config.collapse != "read":
+            used -= {"collapse_eps"}
         for toggle, read in READ_BY_TOGGLE.items():
             if modes[toggle] == "fixed":
                 used -= read
         if "sinkhorn" in used and config.sinkhorn in EXACT:
             fields = [constraint(name).fields for name in self.layer_constraints(config)]
             used -= {"t_max", "convention"} - frozenset().union(*(f for f in fields if "sinkhorn" not in f))
+        if "convention" not in used or config.convention != "v4":
+            used -= {"hc_eps"}
         if config.expand == "repeat":
             used -= {"expand_base"}
         return frozenset(used)
@@ -271,7 +275,7 @@ _BUILT_IN = "mhc_lab.residual.constraints."
 register_constraint(
     "doubly_stochastic",
     _BUILT_IN + "doubly_stochastic:DoublyStochastic",
-    fields={"sinkhorn", "t_max", "convention", "res_diagonal"},
+    fields={"sinkhorn", "t_max", "convention", "hc_eps", "res_diagonal"},
     summary="rows and columns sum to 1, by Sinkhorn-Knopp (mHC Eq. 9)",
     variant="mhc",
 )

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhc_lab.ops import backends
+from mhc_lab.ops import backends, check
 from mhc_lab.ops.coefficients.reference import NORM_EPS, coefficients_reference
 from mhc_lab.ops.operation import operation
+from mhc_lab.ops.sinkhorn import V4_EPS, sinkhorn
 
 __all__ = ["NORM_EPS", "coefficients", "coefficients_reference"]
 
@@ -27,6 +28,8 @@ def coefficients(
     read_eps: float = 0.0,
     t_max: int = 0,
     convention: str = "eq9",
+    norm_eps: float = NORM_EPS,
+    hc_eps: float = V4_EPS,
 ) -> Tensor:
     """alpha RMSNorm(vec(x)) phi + bias in fp32, and what the first columns and the rest become of it.
 
@@ -38,24 +41,54 @@ def coefficients(
         post: the next ones, 0 or n, become H_post = 2 sigmoid.
         t_max: above 0, the other n^2 columns become H_res by that many Sinkhorn iterations (see `ops.sinkhorn`);
             0 leaves them to another constraint.
+        norm_eps: of the RMSNorm, inside the root; hc_eps: of convention v4, see `ops.sinkhorn`. Others than the
+            defaults, which the kernels are made for, run in plain torch.
 
     Returns:
         [..., m], fp32 (fp64 for fp64 streams).
     """
-    *tokens, n, dim = streams.shape
+    tokens, n, dim = check.streams_of(streams)
+    check.projection(streams, n, dim, phi, alpha, bias, pre, post, t_max, convention)
     width = phi.shape[1]
-    assert n * dim == phi.shape[0]
-    assert all(count == 0 or count == n for count in (pre, post)) and pre + post <= width
-    assert t_max == 0 or width - pre - post == n * n
     dtype = torch.promote_types(streams.dtype, torch.float32)
     alpha = streams.new_ones(width, dtype=dtype) if alpha is None else alpha.to(dtype)
     bias = streams.new_zeros(width, dtype=dtype) if bias is None else bias.to(dtype)
+    if norm_eps != NORM_EPS or (convention == "v4" and hc_eps != V4_EPS):
+        check.at_least_zero("norm_eps", norm_eps)
+        check.at_least_zero("hc_eps", hc_eps)
+        with torch.autocast(streams.device.type, enabled=False):
+            return _in_plain_torch(
+                streams.to(dtype), phi.to(dtype), alpha, bias, pre, post, read_eps, t_max, convention, norm_eps, hc_eps
+            )
     flat = streams.reshape(-1, n, dim)
     out: Tensor = _coefficients(flat, phi.to(dtype), alpha, bias, pre, post, read_eps, t_max, convention)[0]
     return out.reshape(*tokens, width)
 
 
-@operation("coefficients")
+def _in_plain_torch(
+    streams: Tensor,
+    phi: Tensor,
+    alpha: Tensor,
+    bias: Tensor,
+    pre: int,
+    post: int,
+    read_eps: float,
+    t_max: int,
+    convention: str,
+    norm_eps: float,
+    hc_eps: float,
+) -> Tensor:
+    """As the reference has it, but with `ops.sinkhorn`, which is safe for any spread of logits."""
+    found = coefficients_reference(streams, phi, alpha, bias, pre, post, read_eps, norm_eps=norm_eps)
+    if not t_max:
+        return found
+    n = streams.shape[-2]
+    logits = found[..., pre + post :].unflatten(-1, (n, n))
+    h_res = sinkhorn(logits, t_max, convention, hc_eps=hc_eps)
+    return torch.cat([found[..., : pre + post], h_res.flatten(-2)], dim=-1)
+
+
+@operation(check.coefficients)
 def _coefficients(
     streams: Tensor,
     phi: Tensor,
@@ -73,7 +106,7 @@ def _coefficients(
     return found
 
 
-@operation("coefficients_backward")
+@operation(check.coefficients_backward)
 def _coefficients_backward(
     grad: Tensor,
     streams: Tensor,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mhc_lab.ops.sinkhorn import reference as sinkhorn
-from mhc_lab.ops.sinkhorn.reference import sinkhorn_reference
+from mhc_lab.ops.sinkhorn.reference import V4_EPS, sinkhorn_reference
 
 NORM_EPS = 1e-20  # mHC Table 5
 
@@ -21,6 +21,8 @@ def coefficients_reference(
     read_eps: float = 0.0,
     t_max: int = 0,
     convention: str = "eq9",
+    norm_eps: float = NORM_EPS,
+    hc_eps: float = V4_EPS,
 ) -> Tensor:
     """[..., n, C] streams, [n C, m] phi -> [..., m]: RMSNorm(vec(x)) phi, one statistic over n C (mHC Eq. 7).
 
@@ -28,7 +30,7 @@ def coefficients_reference(
     the rest, where t_max > 0, the doubly stochastic H_res in row-major order (Eq. 8).
     """
     flat = streams.flatten(-2)
-    normed = flat * torch.rsqrt(flat.square().mean(-1, keepdim=True) + NORM_EPS)
+    normed = flat * torch.rsqrt(flat.square().mean(-1, keepdim=True) + norm_eps)
     raw = normed @ phi
     if alpha is not None:
         raw = raw * alpha
@@ -37,7 +39,7 @@ def coefficients_reference(
     h_pre, h_post, h_res = raw.split([pre, post, raw.shape[-1] - pre - post], dim=-1)
     if t_max:
         n = streams.shape[-2]
-        h_res = sinkhorn_reference(h_res.unflatten(-1, (n, n)), t_max, convention).flatten(-2)
+        h_res = sinkhorn_reference(h_res.unflatten(-1, (n, n)), t_max, convention, hc_eps).flatten(-2)
     return torch.cat([torch.sigmoid(h_pre) + read_eps, 2 * torch.sigmoid(h_post), h_res], dim=-1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhc_lab.ops import backends
+from mhc_lab.ops import backends, check
 from mhc_lab.ops.operation import operation
 
 __all__ = ["coefficients_read"]
@@ -36,17 +36,16 @@ def coefficients_read(
     Returns:
         H_pre x [..., C] in the dtype of the streams, and the coefficients [..., m], fp32 (fp64 for fp64 streams).
     """
-    *tokens, n, dim = streams.shape
+    tokens, n, dim = check.streams_of(streams)
+    check.projection(streams, n, dim, phi, alpha, bias, n, post, t_max, convention)
     width = phi.shape[1]
-    assert n * dim == phi.shape[0] and n + post <= width and (post == 0 or post == n)
-    assert t_max == 0 or width - n - post == n * n
     dtype = torch.promote_types(streams.dtype, torch.float32)
     following = (phi.to(dtype), alpha.to(dtype), bias.to(dtype), post, read_eps, t_max, convention)
     hidden, values, *_ = _coefficients_read(streams.reshape(-1, n, dim), *following)
     return hidden.reshape(*tokens, dim), values.reshape(*tokens, width)
 
 
-@operation("coefficients_read")
+@operation(check.coefficients_read)
 def _coefficients_read(
     streams: Tensor,
     phi: Tensor,
@@ -62,7 +61,7 @@ def _coefficients_read(
     return found
 
 
-@operation("coefficients_read_backward")
+@operation(check.coefficients_read_backward)
 def _coefficients_read_backward(
     grad_hidden: Tensor,
     grad_values: Tensor,

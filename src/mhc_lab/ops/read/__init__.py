@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhc_lab.ops import backends
+from mhc_lab.ops import backends, check
 from mhc_lab.ops.operation import operation
 from mhc_lab.ops.read.reference import read_reference
 
@@ -24,21 +24,22 @@ def read(streams: Tensor, h_pre: Tensor | None) -> Tensor:
     Returns:
         [..., C] in the dtype of the streams.
     """
+    tokens, n, dim = check.streams_of(streams)
     if h_pre is None:
         return streams.mean(-2)
-    *tokens, n, dim = streams.shape
+    check.expandable("h_pre", h_pre, 1, [*tokens, n], streams)
     weights = h_pre.expand(*tokens, n).reshape(-1, n).to(torch.promote_types(streams.dtype, torch.float32))
     out: Tensor = _read(streams.reshape(-1, n, dim), weights)
     return out.reshape(*tokens, dim)
 
 
-@operation("read")
+@operation(check.read)
 def _read(streams: Tensor, h_pre: Tensor) -> Tensor:
     out: Tensor = backends.run("read", "forward", streams, streams, h_pre)
     return out
 
 
-@operation("read_backward")
+@operation(check.read_backward)
 def _read_backward(grad: Tensor, streams: Tensor, h_pre: Tensor) -> tuple[Tensor, Tensor]:
     found: tuple[Tensor, Tensor] = backends.run("read", "backward", streams, grad, streams, h_pre)
     return found

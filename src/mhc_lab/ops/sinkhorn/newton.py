@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mhc_lab.ops import check
 from mhc_lab.ops.operation import operation
 from mhc_lab.ops.sinkhorn.implicit import implicit_backward
 
@@ -28,17 +29,20 @@ def newton(logits: Tensor, t_max: int) -> Tensor:
 
 
 class _Newton(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, t_max: int) -> Tensor:
+    def forward(logits: Tensor, t_max: int) -> Tensor:
         scaled = logits - logits.logsumexp(-2, keepdim=True)
         for _ in range(t_max):
             scaled = _step(scaled)
-        out = torch.softmax(scaled, dim=-1)
-        ctx.save_for_backward(out)
-        return out
+        return torch.softmax(scaled, dim=-1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx: Any, _: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors
         return implicit_backward(grad, out), None
@@ -91,7 +95,7 @@ def warm_shift(bias: Tensor) -> Tensor:
 
 
 # An operation: how many steps it takes hangs on the values, which a compiled graph cannot follow.
-@operation("warm_shift")
+@operation(check.warm_shift)
 def _warm_shift(bias: Tensor) -> Tensor:
     logits = bias.double()
     scaled = logits - logits.logsumexp(-2, keepdim=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhc_lab.ops import backends
+from mhc_lab.ops import backends, check
 from mhc_lab.ops.operation import operation
 from mhc_lab.ops.write.reference import write_reference
 
@@ -26,9 +26,14 @@ def write(streams: Tensor, output: Tensor, h_post: Tensor | None, h_res: Tensor 
     Returns:
         [..., n, C] in the dtype of the streams.
     """
+    tokens, n, dim = check.streams_of(streams)
+    check.shape("output", output, [*tokens, dim], streams)
     if h_post is None and h_res is None:
         return streams + output.unsqueeze(-2).to(streams.dtype)
-    *tokens, n, dim = streams.shape
+    if h_post is not None:
+        check.expandable("h_post", h_post, 1, [*tokens, n], streams)
+    if h_res is not None:
+        check.expandable("h_res", h_res, 2, [*tokens, n, n], streams)
     dtype = torch.promote_types(streams.dtype, torch.float32)
     if h_post is None:
         h_post = torch.ones(n, dtype=dtype, device=streams.device)
@@ -41,13 +46,13 @@ def write(streams: Tensor, output: Tensor, h_post: Tensor | None, h_res: Tensor 
     return out.reshape(streams.shape)
 
 
-@operation("write")
+@operation(check.write)
 def _write(streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None) -> Tensor:
     out: Tensor = backends.run("write", "forward", streams, streams, output, h_post, h_res)
     return out
 
 
-@operation("write_backward")
+@operation(check.write_backward)
 def _write_backward(
     grad: Tensor, streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

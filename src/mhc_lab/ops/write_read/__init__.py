@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhc_lab.ops import backends
+from mhc_lab.ops import backends, check
 from mhc_lab.ops.operation import operation
 from mhc_lab.ops.write_read.reference import write_read_reference
 
@@ -49,11 +49,11 @@ def write_read(
         x' [..., n, C] and H_pre x' [..., C] in the dtype of the streams, and the next layer's coefficients [..., m],
         packed [H_pre | H_post | H_res, or its logits where t_max is 0], fp32 (fp64 for fp64 streams).
     """
-    *tokens, n, dim = streams.shape
+    tokens, n, dim = check.streams_of(streams)
+    check.shape("output", output, [*tokens, dim], streams)
+    check.layer_weights(streams, tokens, n, weights, h_res, post_at, -1 if res_at is None else res_at)
+    check.projection(streams, n, dim, phi, alpha, bias, n, post, t_max, convention)
     width = phi.shape[1]
-    assert n * dim == phi.shape[0] and n + post <= width and (post == 0 or post == n)
-    assert t_max == 0 or width - n - post == n * n
-    assert h_res is None or res_at is None
     dtype = torch.promote_types(streams.dtype, torch.float32)
     written, hidden, values, _, _ = _write_read(
         streams.reshape(-1, n, dim),
@@ -73,7 +73,7 @@ def write_read(
     return written.reshape(streams.shape), hidden.reshape(*tokens, dim), values.reshape(*tokens, width)
 
 
-@operation("write_read")
+@operation(check.write_read)
 def _write_read(
     streams: Tensor,
     output: Tensor,
@@ -95,7 +95,7 @@ def _write_read(
     return found
 
 
-@operation("write_read_backward")
+@operation(check.write_read_backward)
 def _write_read_backward(
     grad_written: Tensor,
     grad_hidden: Tensor,

@@ -16,7 +16,7 @@ from mhc_lab.residual.constraints.permutations import Permutations
 class DoublyStochastic(Constraint):
     """Sinkhorn-Knopp: rows sum to 1 after every iteration; column sums only as far as t_max has converged.
 
-    Under convention v4 a row that summed to s before its last division ends at s / (s + 1e-6).
+    Under convention v4 a row that summed to s before its last division ends at s / (s + hc_eps).
     """
 
     promises = frozenset({"rows", "columns_converge", "non_negative"})
@@ -46,7 +46,8 @@ class DoublyStochastic(Constraint):
         return self.softmax_birth()
 
     def __call__(self, logits: Tensor) -> Tensor:
-        return ops.sinkhorn(self.as_matrix(logits), self.config.t_max, self.config.convention)
+        config = self.config
+        return ops.sinkhorn(self.as_matrix(logits), config.t_max, config.convention, hc_eps=config.hc_eps)
 
 
 class Warm(DoublyStochastic):
