@@ -166,7 +166,7 @@ def test_an_algorithm_refuses_what_it_cannot_do(settings: list[str], mend: str) 
 
 
 def test_an_algorithm_that_is_not_used_refuses_nothing() -> None:
-    compose(["residual=mhc", "residual.h_res=fixed", "residual.sinkhorn=kronecker", "residual.streams=6"])
+    compose(["residual=mhc", "residual.h_res=fixed", "residual.streams=6"], shared=["residual.sinkhorn=kronecker"])
     with pytest.raises(LabError, match="variant 'hc' has no sinkhorn"):
         compose(["residual=hc", "residual.sinkhorn=log"])
 

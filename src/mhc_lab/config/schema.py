@@ -113,7 +113,8 @@ class ResidualConfig:
     plugin: str = setting("", None, "a Python file with variants of your own", in_id=False)  # its content is in the id
 
     def __post_init__(self) -> None:
-        self.recompute = str(self.recompute)  # a number in a file
+        text = str(self.recompute)  # a number in a file
+        self.recompute = "off" if text.lower() in ("false", "no") else text
 
 
 @dataclass

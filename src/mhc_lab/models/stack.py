@@ -39,14 +39,18 @@ class ResidualStack(nn.Module):
         self.recompute = recompute.block_length(config, len(layers))
 
     def forward(self, hidden: Tensor, trace: list[LayerTrace] | None = None) -> Tensor:
-        """[..., C] -> [..., C]. With `trace`, one LayerTrace a layer is appended (eager, under no_grad)."""
+        """[..., C] -> [..., C] in the dtype of the input, which the layers see too, whatever the streams are kept in.
+
+        With `trace`, one LayerTrace a layer is appended (eager, under no_grad).
+        """
+        dtype = hidden.dtype
         connections = [c for c in self.connections if isinstance(c, Connection)]
         streams = self.expand(hidden)  # [..., C] -> [..., n, C]
         steps = recompute.steps(connections, self.recompute)
         hidden, weights = steps.read(streams)
         for index, layer in enumerate(self.layers):
             mappings = None if trace is None else connections[index].mappings(streams)
-            output = steps.layer(layer, hidden)
+            output = steps.layer(layer, hidden.to(dtype))
             if index + 1 < len(connections):
                 streams, hidden, weights = steps.write_read(index, streams, output, weights)
             else:
@@ -62,4 +66,4 @@ class ResidualStack(nn.Module):
                     )
                 )
         collapsed: Tensor = self.collapse(streams)  # [..., n, C] -> [..., C]
-        return collapsed
+        return collapsed.to(dtype)

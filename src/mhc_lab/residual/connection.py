@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from mhc_lab import ops
 from mhc_lab.config.schema import ResidualConfig
 from mhc_lab.errors import LabError
+from mhc_lab.ops import check
+from mhc_lab.residual import registry
 from mhc_lab.residual.constraints.base import Constraint
 
 Replacement = Tensor | Literal["fixed", "mean"]
@@ -63,6 +65,7 @@ class Connection(nn.Module):
         self.config = config
         self.streams = streams
         self.home = layer_index % streams
+        self.any_streams = False  # whether any n is taken
         self._overrides: dict[str, Replacement] = {}
 
     @abstractmethod
@@ -85,11 +88,13 @@ class Connection(nn.Module):
 
     def read(self, streams: Tensor) -> tuple[Tensor, Mappings]:
         """[..., n, C] -> hidden [..., C], and the mappings that `write` needs."""
+        self.check_streams(streams)
         mappings = self._overridden(self.compute(streams))
         return ops.read(streams, mappings.h_pre), mappings
 
     def write(self, streams: Tensor, output: Tensor, weights: Mappings) -> Tensor:
         """[..., n, C] streams from before the layer, [..., C] its output -> [..., n, C]."""
+        self.check_streams(streams)
         return ops.write(streams, output, weights.h_post, weights.h_res)
 
     def write_read(
@@ -99,13 +104,50 @@ class Connection(nn.Module):
         streams = self.write(streams, output, weights)
         return (streams, *following.read(streams))
 
-    def forward(self, streams: Tensor, layer: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Read, run the layer, write: [..., n, C] -> [..., n, C]."""
+    def forward(self, streams: Tensor, layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Read, run the layer, write: [..., n, C] -> [..., n, C].
+
+        Of a layer that returns a tuple (attention with its weights or cache) the first is its output; the rest is
+        handed on behind the streams. Raises TypeError and ValueError, in words, for what is no [..., C].
+        """
         hidden, weights = self.read(streams)
-        return self.write(streams, layer(hidden, *args, **kwargs), weights)
+        output = layer(hidden, *args, **kwargs)
+        if not isinstance(output, tuple):
+            return self.write(streams, self._output(output, hidden, layer), weights)
+        if not output:
+            raise TypeError(f"{_name(layer)} returned an empty tuple, wanted its output first")
+        return (self.write(streams, self._output(output[0], hidden, layer), weights), *output[1:])
+
+    def check_streams(self, streams: Any) -> None:
+        """TypeError or ValueError, in words, for what are no streams of this connection."""
+        check.floating("streams", streams)
+        given = list(streams.shape)
+        n = self.streams if not self.any_streams or len(given) < 2 else given[-2]
+        if given[-2:] != [n, self.dim] or n < 1:
+            wanted = f"[..., {'n' if self.any_streams else n}, {self.dim}]"
+            raise ValueError(
+                f"streams: shape {given}, wanted {wanted}: residual.expand(hidden, streams={n}) makes them"
+            )
+
+    def extra_repr(self) -> str:
+        config, n = self.config, "any" if self.any_streams else self.streams
+        modes = ", ".join(f"{name}={registry.mode(config, name)}" for name in registry.TOGGLES)
+        return f"{config.variant}, dim={self.dim}, streams={n}, layer_index={self.layer_index}, {modes}"
+
+    def _output(self, output: Any, hidden: Tensor, layer: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"{_name(layer)} returned {type(output).__name__}, wanted a tensor, or a tuple with it first"
+            )
+        if output.shape != hidden.shape:
+            raise ValueError(
+                f"{_name(layer)} returned shape {list(output.shape)}, wanted that of its input, {list(hidden.shape)}"
+            )
+        return output
 
     def mappings(self, streams: Tensor) -> Mappings:
         """All three mappings as tensors with the token dimensions of `streams`: what probes and tests look at."""
+        self.check_streams(streams)
         *tokens, n, _ = streams.shape
         found = self._overridden(self.compute(streams))
         eye = torch.eye(n, device=streams.device)
@@ -132,11 +174,22 @@ class Connection(nn.Module):
         for name, value in chosen.items():
             if isinstance(value, str) and value not in ("fixed", "mean"):
                 raise LabError(f"override of {name} by '{value}': give 'fixed', 'mean' or a tensor")
+            if isinstance(value, Tensor):
+                self._check_override(name, value)
         self._overrides = {**before, **{name: value for name, value in chosen.items() if value is not None}}
         try:
             yield
         finally:
             self._overrides = before
+
+    def _check_override(self, name: str, value: Tensor) -> None:
+        """The last dimensions; those before are the tokens', which `read` and `write` look at."""
+        wanted = [self.streams] * (2 if name == "h_res" else 1)
+        check.floating(name, value)
+        if not self.any_streams and list(value.shape[-len(wanted) :]) != wanted:
+            raise ValueError(
+                f"override of {name}: shape {list(value.shape)}, wanted [..., {', '.join(map(str, wanted))}]"
+            )
 
     def _overridden(self, mappings: Mappings) -> Mappings:
         if not self._overrides:
@@ -152,3 +205,7 @@ class Connection(nn.Module):
                 own = 2 if name == "h_res" else 1  # dimensions that are not tokens
                 values[name] = value.flatten(0, -1 - own).mean(0) if value.dim() > own else value
         return Mappings(values["h_pre"], values["h_post"], values["h_res"])
+
+
+def _name(layer: Any) -> str:
+    return getattr(layer, "__name__", type(layer).__name__)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mhc_lab import ops
 from mhc_lab.config.schema import ResidualConfig
+from mhc_lab.errors import LabError
 from mhc_lab.ops.coefficients import NORM_EPS
 from mhc_lab.ops.sinkhorn import V4_EPS
 from mhc_lab.residual import registry
@@ -49,6 +50,7 @@ class ConstrainedConnection(Connection):
     def read(self, streams: Tensor) -> tuple[Tensor, Mappings]:
         if not self.fusable:
             return super().read(streams)
+        self.check_streams(streams)
         phi, alpha, bias = self._projection()
         hidden, found = ops.coefficients_read(streams, phi, alpha, bias, **self._behind())
         return hidden, self._mappings(found)
@@ -59,6 +61,7 @@ class ConstrainedConnection(Connection):
         """Fused where the next layer's H_pre comes from the streams and nothing is overridden there."""
         if not isinstance(following, ConstrainedConnection) or not following.fusable:
             return super().write_read(following, streams, output, weights)
+        self.check_streams(streams)
         *tokens, n, _ = streams.shape
         packed, h_res = weights.packed, weights.h_res
         res_at = None if packed is None else packed.res_at
@@ -108,7 +111,13 @@ class ConstrainedConnection(Connection):
                     parameter[stream] = _inverse_write(home if stream == self.home else away)
             else:
                 assert name == "b_res" and self.constraint is not None, name
-                parameter.copy_(self.constraint.birth())
+                birth = self.constraint.birth()
+                if birth.shape != parameter.shape:
+                    raise LabError(
+                        f"constraint {type(self.constraint).__name__}: birth() gave shape {list(birth.shape)}, wanted "
+                        f"[{len(parameter)}], one for each of its `logits`"
+                    )
+                parameter.copy_(birth)
 
     @classmethod
     def cost(cls, dim: int, config: ResidualConfig, constraint: Constraint | None) -> ConnectionCost:
@@ -169,7 +178,7 @@ class ConstrainedConnection(Connection):
         part = values[..., at : at + self.widths[name]]
         if name != "res" or self.constraint is None:
             return part
-        return self.constraint.as_matrix(part) if self._behind()["t_max"] else self.constraint(part)
+        return self.constraint.as_matrix(part) if self._behind()["t_max"] else self._constrained(part)
 
     def _static(self, name: str) -> Tensor:
         """A mapping that is the same for all tokens, from its bias alone."""
@@ -178,8 +187,17 @@ class ConstrainedConnection(Connection):
             return torch.sigmoid(bias) + self.read_eps
         if name == "post":
             return 2 * torch.sigmoid(bias)
+        return self._constrained(bias)
+
+    def _constrained(self, logits: Tensor) -> Tensor:
+        """H_res of logits [..., k]. LabError where a constraint, a plugin's perhaps, gives something else."""
         assert self.constraint is not None
-        return self.constraint(bias)
+        found = self.constraint(logits)
+        wanted = [*logits.shape[:-1], self.streams, self.streams]
+        if not isinstance(found, Tensor) or list(found.shape) != wanted:
+            given = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise LabError(f"constraint {type(self.constraint).__name__}: gave {given} for H_res, wanted {wanted}")
+        return found
 
 
 def post_birth(config: ResidualConfig) -> tuple[float, float]:

@@ -14,7 +14,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def expand(hidden: Tensor, streams: int) -> Tensor:
-    """[..., C] -> [..., n, C]: repeat (a view)."""
+    """[..., C] -> [..., n, C]: repeat (a view). ValueError unless n is a whole number, at least 1."""
+    if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
+        raise ValueError(f"streams={streams!r}: must be a whole number, at least 1")
     return hidden.unsqueeze(-2).expand(*hidden.shape[:-1], streams, hidden.shape[-1])
 
 
@@ -43,7 +45,9 @@ class Expand(nn.Module):
         streams = expand(hidden, self.streams)
         if self.scale is not None:
             streams = streams * self.scale.unsqueeze(-1)
-        return streams.to(self.dtype)
+        # fp32 streams are a floor: a model in fp64 keeps its precision.
+        wider = self.dtype == torch.float32 and hidden.dtype == torch.float64
+        return streams if wider else streams.to(self.dtype)
 
 
 class Collapse(nn.Module):

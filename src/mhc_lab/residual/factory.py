@@ -12,6 +12,15 @@ from mhc_lab.residual.connection import Connection
 from mhc_lab.residual.constraints.base import Constraint
 from mhc_lab.residual.ends import Collapse, Expand
 
+_ENDS = "it belongs to residual.build_all, or to what you expand and collapse with"
+_OF_A_STACK = {
+    "expand": _ENDS,
+    "expand_base": _ENDS,
+    "collapse": _ENDS,
+    "collapse_eps": _ENDS,
+    "recompute": "it belongs to a ResidualStack; torch.utils.checkpoint does it for a layer",
+}
+
 
 def build(variant: str, dim: int, layer_index: int = 0, **settings: Any) -> Connection:
     """One connection by the name of its variant.
@@ -20,13 +29,22 @@ def build(variant: str, dim: int, layer_index: int = 0, **settings: Any) -> Conn
         variant: a registered name, see `residual.variants()`.
         dim: C, the width of a stream.
         layer_index: which sublayer it serves; its home stream is layer_index mod n.
-        settings: fields of ResidualConfig that the variant has (streams, t_max, h_pre, ...).
+        settings: fields of ResidualConfig that the variant has (streams, t_max, h_pre, ...). A plain residual takes
+            `streams` too, and any n: a loop over variants need not treat it apart.
 
     Raises:
-        LabError: unknown variant or setting, or a value outside its domain.
+        LabError: unknown variant or setting, a value outside its domain, or a setting that a single connection does not
+            read (those of a whole stack: how streams are expanded, collapsed and recomputed).
     """
-    if not isinstance(dim, int) or dim < 1:
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
         raise LabError(f"dim={dim!r}: must be a whole number, at least 1")
+    if not isinstance(layer_index, int) or isinstance(layer_index, bool) or layer_index < 0:
+        raise LabError(f"layer_index={layer_index!r}: must be a whole number, at least 0")
+    for name, where in _OF_A_STACK.items():
+        if name in settings:
+            raise LabError(f"{name}: has no effect in a single connection; {where}")
+    if registry.variant(variant).plain and "streams" not in registry.variant(variant).fields:
+        settings = {name: value for name, value in settings.items() if name != "streams"}
     return connection(residual_config(variant, settings), dim, layer_index)
 
 
