@@ -124,7 +124,7 @@ def test_worker_hands_on_what_was_given(monkeypatch: pytest.MonkeyPatch, tmp_pat
     given: list[object] = []
     monkeypatch.setattr("mhc_lab.study.worker.work", lambda *a, **options: given.append((*a, options)))
     assert cli.main(["worker", "table1", "--results", str(tmp_path), "--storage", "postgresql://h/d"]) == 0
-    assert given == [(tmp_path, "table1", {"storage": "postgresql://h/d"})]
+    assert given == [(tmp_path, "table1", {"storage": "postgresql://h/d", "trust_plugin": False})]
 
 
 def test_a_dry_run_of_train_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

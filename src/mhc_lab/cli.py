@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +40,9 @@ Storage = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Print what the columns mean.")]
+TrustPlugin = Annotated[
+    bool, typer.Option("--trust-plugin", help="Run the plugin that lies with the run or study, whatever it holds.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
@@ -49,13 +54,21 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+NAMING = ("train", "ablate", "sweep", "list", "doctor")  # verbs whose overrides and files may name code
+
+
 @app.callback()
 def _common(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     """Ablations of residual connections: train variants, compare them fairly, export the table."""
+    from mhc_lab.residual.registry import restrict_plugins
+
+    assert not version, "it has been printed"
+    restrict_plugins(context.invoked_subcommand not in NAMING)
 
 
 @app.command()
@@ -182,12 +195,13 @@ def sweep(
 def worker(
     study: Annotated[str, typer.Argument(help="Name of a study that ablate or sweep has begun.", show_default=False)],
     storage: Storage = None,
+    trust_plugin: TrustPlugin = False,
     results: Results = Path("results"),
 ) -> None:
     """Add a worker to a study, here or on another machine."""
     from mhc_lab.study.worker import work
 
-    work(results, study, storage=storage)
+    work(results, study, storage=storage, trust_plugin=trust_plugin)
 
 
 @app.command("list")
@@ -442,12 +456,14 @@ def sinkhorn(
         str, typer.Option(help="Folder in results/sinkhorn-analysis; default: says what was studied.")
     ] = "",
     explain: Explain = False,
+    trust_plugin: TrustPlugin = False,
     results: Results = Path("results"),
 ) -> None:
     """Say which t_max a model needs, without training.
 
     Example: mhc-lab sinkhorn --checkpoint results/runs/<run>
     """
+    _trust(trust_plugin)
     from mhc_lab.analysis.sinkhorn_command import Options
     from mhc_lab.analysis.sinkhorn_command import sinkhorn as analysis
 
@@ -483,12 +499,14 @@ def retarget(
         float, typer.Option(help="A loss within so many nats per token of the trained model's counts as kept.")
     ] = 0.001,
     explain: Explain = False,
+    trust_plugin: TrustPlugin = False,
     results: Results = Path("results"),
 ) -> None:
     """Evaluate a trained run with another t_max or fewer mixers.
 
     Example: mhc-lab retarget results/runs/<run> --t-max 1,3,20
     """
+    _trust(trust_plugin)
     from mhc_lab.analysis.retarget_command import retarget as evaluation
 
     evaluation(run, t_max, algorithms, dtype, results, tolerance, explain, say=lambda line: typer.echo(line, err=True))
@@ -536,7 +554,8 @@ def parse_seeds(text: str) -> list[int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code: 0 done, 1 a bug of ours, 2 the user's input, 3 some runs failed."""
     try:
-        code = int(app(args=arguments, standalone_mode=False) or EXIT_OK)
+        with _apart():
+            code = int(app(args=arguments, standalone_mode=False) or EXIT_OK)
     except LabError as error:
         print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -601,6 +620,26 @@ def _open(page: Path) -> None:
 
     if not webbrowser.open(page.resolve().as_uri()):
         typer.echo(f"no browser was found: open {page} in yours", err=True)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """What a command may run is its own affair: a Python that called it finds its own rules again."""
+    from mhc_lab.residual.registry import TRUST_VARIABLE, restrict_plugins
+
+    before = os.environ.get(TRUST_VARIABLE, "")
+    try:
+        yield
+    finally:
+        restrict_plugins(False)
+        os.environ[TRUST_VARIABLE] = before
+
+
+def _trust(wanted: bool) -> None:
+    from mhc_lab.residual import registry
+
+    if wanted:
+        registry.trust_plugin(registry.TRUST_ALL)
 
 
 def _warn(line: str) -> None:

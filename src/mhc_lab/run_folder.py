@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +60,10 @@ class RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
             with folder.lock():
                 write_whole(folder.config_file, yaml.safe_dump(to_dict(config), sort_keys=False))
-                if config.residual.plugin and Path(config.residual.plugin) != folder.plugin_file:
-                    shutil.copyfile(config.residual.plugin, folder.plugin_file)
+                if not config.residual.plugin:
+                    folder.plugin_file.unlink(missing_ok=True)  # nobody named it
+                elif Path(config.residual.plugin) != folder.plugin_file:
+                    write_bytes(folder.plugin_file, Path(config.residual.plugin).read_bytes())
         except Timeout:
             return folder  # a process works on it, by the config that stands there
         except OSError as error:
@@ -70,11 +71,11 @@ class RunFolder:
         return folder
 
     def config(self) -> RunConfig:
-        """The run's resolved configuration; its plugin, if any, is the copy in this folder."""
+        """The run's resolved configuration; its plugin, if it has one, is the copy in this folder (not run here)."""
         if not self.config_file.is_file():
             raise LabError(f"{self.path}: not a run folder (no config.yaml)")
         config = from_dict(read_yaml(self.config_file), str(self.config_file))
-        if self.plugin_file.is_file():
+        if config.residual.plugin:
             config.residual.plugin = str(self.plugin_file)
         return config
 

@@ -73,7 +73,7 @@ def open_run(path: Path) -> Trained:
         raise LabError(f"{path}: no such folder: give that of a run, as results/runs/<run id>")
     config = folder.config()
     if config.residual.plugin:
-        registry.load_plugin(config.residual.plugin)
+        registry.load_plugin(config.residual.plugin, named=False)
     try:
         model = load_checkpoint(folder.checkpoint_file, config)
     except RuntimeError as error:  # of load_state_dict: a plugin that has changed since

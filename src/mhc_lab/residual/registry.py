@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from mhc_lab.errors import LabError, nearest
 if TYPE_CHECKING:
     from mhc_lab.config.schema import ResidualConfig
 
+TRUST_VARIABLE = "MHC_LAB_TRUSTED_PLUGINS"  # sha256 of plugins, for the processes that a command starts
+TRUST_ALL = "all"
 ENTRY_POINT_GROUP = "mhc_lab.variants"
 TOGGLES = ("h_pre", "h_post", "h_res")
 COMMON_FIELDS = frozenset({"streams", "expand", "expand_base", "collapse", "collapse_eps", "norm_eps", "stream_dtype"})
@@ -102,6 +105,7 @@ _VARIANTS: dict[str, Variant] = {}
 _CONSTRAINTS: dict[str, ConstraintEntry] = {}
 _loaded_plugins: set[str] = set()
 _entry_points_loaded = False
+_restricted = False
 
 
 def mode(config: ResidualConfig, toggle: str) -> str:
@@ -233,27 +237,56 @@ def _taken(name: str) -> LabError:
     return LabError(f"'{name}' is registered already: give the plugin's variant another name")
 
 
-def load_plugin(path: str | Path) -> None:
-    """Import a plugin file once; it registers its variants and constraints as it is imported."""
+def load_plugin(path: str | Path, *, named: bool = True) -> None:
+    """Import a plugin file once; it registers its variants and constraints as it is imported.
+
+    `named`: the user's command line, or a file named on it, says so. What a run's or a study's folder says is no reason
+    to run code: that must be content which this command, or the one that started this process, was named; or all is
+    trusted. Raises LabError for any other, for what is no file and for what fails.
+    """
     file = Path(path).resolve()
-    if not file.is_file():
-        raise LabError(f"residual.plugin={path}: no such file")
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise LabError(f"residual.plugin={path}: no such file") from error
+    digest = hashlib.sha256(source).hexdigest()
+    if named and not _restricted:
+        trust_plugin(digest)
+    elif not {digest, TRUST_ALL} & _trusted():
+        raise LabError(
+            f"{path}: is code that this command does not name (sha256 {digest[:12]}…): read it, then name your own "
+            "copy with residual.plugin=… where the command takes it, or give --trust-plugin"
+        )
     if str(file) in _loaded_plugins:
         return
     # Named by content: two files of one name are two modules, and a copy is the same one.
-    content = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(f"mhc_lab_plugin_{file.stem}_{content}", file)
+    spec = importlib.util.spec_from_file_location(f"mhc_lab_plugin_{file.stem}_{digest[:12]}", file)
     if spec is None or spec.loader is None:
         raise LabError(f"residual.plugin={path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(file), "exec"), vars(module))  # what was read and looked at, not what lies there now
     except LabError as error:
         raise LabError(f"residual.plugin={path}: {error}") from error
     except (Exception, SystemExit) as error:
         raise LabError(f"residual.plugin={path}: {type(error).__name__}: {error}") from error
     _loaded_plugins.add(str(file))
+
+
+def trust_plugin(digest: str) -> None:
+    """Let this process and those that it starts run the plugin of this sha256; TRUST_ALL: any."""
+    os.environ[TRUST_VARIABLE] = ",".join(sorted(_trusted() | {digest}))
+
+
+def restrict_plugins(restricted: bool = True) -> None:
+    """From here on paths of plugins come from files that nobody named: none of them is a reason to run code."""
+    global _restricted
+    _restricted = restricted
+
+
+def _trusted() -> set[str]:
+    return set(filter(None, os.environ.get(TRUST_VARIABLE, "").split(",")))
 
 
 def _load_entry_points() -> None:

@@ -16,6 +16,7 @@ from types import FrameType
 
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError
+from mhc_lab.residual import registry
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.signals import handlers
 
@@ -30,16 +31,21 @@ def work(
     interval: int | None = None,
     grace: int | None = None,
     target: str = DEFAULT_TARGET,
+    trust_plugin: bool = False,
 ) -> None:
     """Run cells or trials of a study that `ablate` or `sweep` has begun, here or elsewhere, until none is left.
 
     `storage` is the Optuna URL, by default that of the study; `interval` and `grace` are the heartbeat's, in seconds,
-    by default the study's. SIGTERM and Ctrl-C end it: the run it has in hand is recorded as killed, and queued again.
+    by default the study's. A study's plugin is run where the command that started this process was named it, or
+    `trust_plugin`. SIGTERM and Ctrl-C end it: the run it has in hand is recorded as killed, and queued again.
     Raises LabError for an unknown study.
     """
     from mhc_lab.study.folder import StudyFolder
     from mhc_lab.study.storage import resolve
 
+    registry.restrict_plugins()
+    if trust_plugin:
+        registry.trust_plugin(registry.TRUST_ALL)
     code_fingerprint()  # of the code as it is now: runs are forked from it, whatever is edited meanwhile
     folder = StudyFolder(results, study)
     content = folder.content()

@@ -69,7 +69,7 @@ def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> d
     """
     config = folder.config()
     if config.residual.plugin:
-        registry.load_plugin(config.residual.plugin)
+        registry.load_plugin(config.residual.plugin, named=False)
     keep_freed_memory()
     leads = global_rank(config.trainer) == 0
     with _held(folder, leads), _quiet():

@@ -147,7 +147,7 @@ class _Stepper:
 
     def __init__(self, config: RunConfig, device: str) -> None:
         if config.residual.plugin:
-            registry.load_plugin(config.residual.plugin)
+            registry.load_plugin(config.residual.plugin, named=False)
         self.config = config
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
         data = LabData(config)
