@@ -10,7 +10,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"  # pip honours constraints.txt everywhere; see README, "Installing"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint", "types", "resolve"]
+nox.options.sessions = ["tests", "lint", "types", "resolve", "kernels"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -51,6 +51,13 @@ def tests(session: nox.Session) -> None:
     """All tests, two at a time."""
     install(session, "test")
     run_tests(session)
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Every Triton kernel compiled for every GPU that we name: none spills, each fits."""
+    install(session, "test")
+    session.run("pytest", "-m", "kernels", *session.posargs)
 
 
 @nox.session

@@ -380,9 +380,7 @@ def sync(
     from mhc_lab.tracking.sync import sync
 
     done = sync(results, tracking_uri, paths or [])
-    typer.echo(
-        f"{done.runs} runs looked at, something sent of {done.sent}: {', '.join(done.uris) or 'no run has begun'}"
-    )
+    typer.echo(f"{done.runs} runs looked at, {done.sent} of them had something to send to {', '.join(done.uris)}")
 
 
 @app.command()
@@ -557,7 +555,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _apart():
             code = int(app(args=arguments, standalone_mode=False) or EXIT_OK)
     except LabError as error:
-        print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
+        said = _redacted(str(error))
+        print(said if error.exit_code == EXIT_INTERRUPTED else f"error: {said}", file=sys.stderr)
         return error.exit_code
     except _UsageError as error:
         error.show()
@@ -565,7 +564,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     except Exception:
-        traceback.print_exc()
+        print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
         print("error: this is a bug of mhc-lab, please report it with the lines above", file=sys.stderr)
         return EXIT_BUG
     if code == EXIT_INTERRUPTED:  # newer typers return it for Ctrl-C, older ones abort
@@ -620,6 +619,12 @@ def _open(page: Path) -> None:
 
     if not webbrowser.open(page.resolve().as_uri()):
         typer.echo(f"no browser was found: open {page} in yours", err=True)
+
+
+def _redacted(text: str) -> str:
+    from mhc_lab.secrets import redact
+
+    return redact(text)
 
 
 @contextmanager

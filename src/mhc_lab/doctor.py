@@ -208,7 +208,8 @@ def tracking(results: Path, config_dir: Path | None, uri: str | None) -> Iterato
     if settings.backend == "none" and uri is None:
         yield Finding("ok", "tracking: none")
         return
-    from mhc_lab.tracking.store import errors, prepare_store, resolve_uri, sqlite_file
+    from mhc_lab.addresses import sqlite_file
+    from mhc_lab.tracking.store import errors, prepare_store, resolve_uri
 
     store = resolve_uri(uri or settings.uri, results)
     file = sqlite_file(store)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -40,3 +41,11 @@ def keep_freed_memory() -> None:
     if libc is not None and hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+
+
+def ensure_home() -> None:
+    """A home folder for libraries that insist on one, where the user of a container has neither HOME nor a name."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()

@@ -77,7 +77,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.kernels
 def test_every_kernel_compiles_for_every_gpu_without_a_spill() -> None:
     assert len(kernel_modules()) >= 5, kernel_modules()
     ended = compile_matrix("--json")

@@ -290,8 +290,7 @@ def test_the_state_says_where_it_went(results: Path, make_run: MakeRun, store_at
     folder.log(1, 2)
     assert push(folder)
     store = store_at(default_uri(results))
-    uri = default_uri(results)
     state: dict[str, Any] = read_json(folder.mlflow_file) or {}
-    assert state["uri"] == uri
-    assert state["servers"][uri]["sent_lines"] == 2
-    assert state["servers"][uri]["run_id"] == store.child(folder).info.run_id
+    assert state["uri"] == ""  # the results folder's own, wherever that is moved to
+    assert state["servers"][""]["sent_lines"] == 2
+    assert state["servers"][""]["run_id"] == store.child(folder).info.run_id

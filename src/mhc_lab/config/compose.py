@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mhc_lab
+from mhc_lab import secrets
 from mhc_lab.config.reading import reset_unread, unread
 from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domains
 from mhc_lab.config.values import checked, parse, refuse_unprintable, shown
@@ -154,6 +155,7 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     _check_together(resolved)
     # A run folder is opened from anywhere: its paths must not hang on where the command was given.
     resolved.data.files = [_absolute("data.files", file) for file in resolved.data.files]
+    resolved.tracking.uri = secrets.keep(resolved.tracking.uri)  # what is kept and shown of it
     if resolved.residual.plugin:
         resolved.residual.plugin = _absolute("residual.plugin", resolved.residual.plugin)
     return resolved

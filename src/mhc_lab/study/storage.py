@@ -22,8 +22,10 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
+from mhc_lab.addresses import sqlite_file, sqlite_url
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import runs_dir
+from mhc_lab.secrets import HIDDEN, STORAGE_VARIABLE, public, redact, whole
 from mhc_lab.study.patient import PatientStorage
 
 # As study.json holds it: the results folder may be moved, and is kept in git.
@@ -36,8 +38,6 @@ WORKER, STOPPED = "worker", "stopped"
 _CONNECT_SECONDS = 5
 _CONNECT_PAUSES = (0.5, 1.5)  # seconds between attempts
 
-_HIDDEN = "***"  # what SQLAlchemy writes for a password
-
 
 class NothingWaits(Exception):
     """Another worker took the last trial of the queue."""
@@ -49,14 +49,23 @@ StaleTrial = Callable[["optuna.Study", FrozenTrial], None]
 def resolve(storage: str, results: Path) -> str:
     """The URL to connect to, from the form that study.json holds; psycopg is the driver where none is named.
 
-    A password that study.json leaves out is PostgreSQL's own affair where PGPASSWORD holds it.
+    A password that study.json leaves out comes from the environment: MHC_LAB_STORAGE has the whole address, or it is
+    PostgreSQL's own affair where PGPASSWORD holds it.
     """
-    if f":{_HIDDEN}@" in storage:
-        if not storage.startswith("postgres") or "PGPASSWORD" not in os.environ:
+    if storage == DEFAULT_STORAGE:
+        return sqlite_url((runs_dir(results) / "studies.db").absolute())
+    if HIDDEN in storage:
+        found = whole(storage, STORAGE_VARIABLE)
+        if found is None and storage.startswith("postgres") and "PGPASSWORD" in os.environ:
+            found = storage.replace(f":{HIDDEN}@", "@")
+        if found is None or HIDDEN in found:
             hint = "set PGPASSWORD, or give" if storage.startswith("postgres") else "give"
-            raise LabError(f"{storage}: the password is not kept with the study; {hint} the whole URL with --storage")
-        storage = storage.replace(f":{_HIDDEN}@", "@")
-    scheme, colon, rest = storage.replace("{results}", str(results)).partition(":")
+            raise LabError(
+                f"{storage}: the password is not kept with the study; {hint} the whole URL with --storage or "
+                f"{STORAGE_VARIABLE}"
+            )
+        storage = found
+    scheme, colon, rest = storage.partition(":")
     return f"{'postgresql+psycopg' if scheme in ('postgresql', 'postgres') else scheme}{colon}{rest}"
 
 
@@ -66,7 +75,7 @@ def absolute(storage: str) -> str:
         return storage
     url = make_url(storage)
     if not url.database or url.database == ":memory:":
-        raise LabError(f"--storage {storage}: workers need a file, for example sqlite:///studies.db")
+        raise LabError(f"--storage {public(storage)}: workers need a file, for example sqlite:///studies.db")
     return url.set(database=str(Path(url.database).absolute())).render_as_string(hide_password=False)
 
 
@@ -74,12 +83,14 @@ def without_password(storage: str) -> str:
     """The form that study.json holds."""
     if storage == DEFAULT_STORAGE:
         return storage
+    shown = public(storage)
     try:
-        return make_url(storage).render_as_string(hide_password=True)
+        make_url(storage)
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:  # ValueError: of a port that is no number
         raise LabError(
-            f"--storage {storage}: not a database URL such as sqlite:///studies.db or postgresql+psycopg://host/database"
+            f"--storage {shown}: not a database URL such as sqlite:///studies.db or postgresql+psycopg://host/database"
         ) from error
+    return shown
 
 
 class StudyStorage:
@@ -116,8 +127,13 @@ class StudyStorage:
             ) from error
         except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
             # The driver's first line may end in a colon; its reason stands in one of the next.
-            why = " ".join(str(error).split())[:200]
-            raise LabError(f"--storage {without_password(url)}: cannot be reached: {why}") from error
+            why = redact(" ".join(str(error).split()))[:200]
+            file = sqlite_file(url)
+            if file is not None and file.exists():
+                raise LabError(
+                    f"{file}: is no database that can be used ({why}): remove it, the run folders hold all results"
+                ) from error
+            raise LabError(f"--storage {public(url)}: cannot be reached: {why}") from error
         self.name = name
 
     def create(self, objectives: int = 1) -> optuna.Study:

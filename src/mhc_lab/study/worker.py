@@ -17,10 +17,9 @@ from types import FrameType
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError
 from mhc_lab.residual import registry
+from mhc_lab.secrets import STORAGE_VARIABLE, redact  # not an argument: arguments are public
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.signals import handlers
-
-STORAGE_VARIABLE = "MHC_LAB_STORAGE"  # not an argument: a URL may hold a password, and arguments are public
 
 
 def work(
@@ -111,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             target=options.target,
         )
     except LabError as error:
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         return error.exit_code
     return 0
 

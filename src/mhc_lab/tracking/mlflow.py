@@ -14,9 +14,10 @@ from pathlib import Path
 from mhc_lab.config.compose import read_yaml
 from mhc_lab.config.schema import TrackingConfig
 from mhc_lab.run_folder import RunFolder
+from mhc_lab.secrets import public, redact
 from mhc_lab.tracking.send import send
 from mhc_lab.tracking.state import State, locked, read_state, study_key, write_state
-from mhc_lab.tracking.store import client, errors, prepare_store, resolve_uri
+from mhc_lab.tracking.store import DamagedStore, client, errors, is_server, place_name, prepare_store, resolve_uri
 from mhc_lab.tracking.study import StudyStatus, close_study, study_run
 
 PAUSE_SECONDS = 60.0  # how long a server that did not answer is left alone while a run goes
@@ -36,7 +37,7 @@ def push(folder: RunFolder) -> bool:
     if tracking.backend == "none":
         return True
     results = folder.path.parent.parent
-    uri = (read_state(folder) or _new_state(results, tracking)).uri
+    uri = resolve_uri((read_state(folder) or _new_state(results, tracking)).uri, results)
     if _paused(uri) and folder.record() is None:
         return False
     try:
@@ -115,7 +116,7 @@ def end_study(
 
 
 def _new_state(results: Path, tracking: TrackingConfig) -> State:
-    return State(uri=resolve_uri(tracking.uri, results), experiment=tracking.experiment)
+    return State(uri=place_name(resolve_uri(tracking.uri, results), results), experiment=tracking.experiment)
 
 
 def _assign(folder: RunFolder, wanted: State) -> None:
@@ -139,6 +140,12 @@ def _paused(uri: str) -> bool:
 def _warn(uri: str, error: Exception) -> None:
     """One line a server and process, until it answers again."""
     if uri not in _silent_since:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        _log.warning("tracking server %s does not answer (%s): `mhc-lab sync` sends it later", uri, first)
+        first = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        if isinstance(error, DamagedStore):
+            _log.warning("%s", first)
+        else:
+            option = f" --tracking-uri {public(uri)}" if is_server(uri) else ""
+            _log.warning(
+                "tracking server %s does not answer (%s): `mhc-lab sync%s` sends it later", public(uri), first, option
+            )
     _silent_since[uri] = time.monotonic()

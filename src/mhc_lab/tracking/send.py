@@ -12,7 +12,7 @@ from typing import Any
 from mhc_lab.config.compose import to_dict
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.tracking.state import Sent, State, write_state
-from mhc_lab.tracking.store import check_reachable, client, prepare_store
+from mhc_lab.tracking.store import check_reachable, client, place_name, prepare_store
 from mhc_lab.tracking.study import study_run
 
 METRICS_A_BATCH = 900  # the server takes 1000 metrics, params and tags at once
@@ -39,7 +39,8 @@ def send(folder: RunFolder, state: State, uri: str, results: Path, *, cut_off: b
     that the server took. Raises OSError or MLflow's errors where the server does not answer.
     """
     check_reachable(uri)
-    sent = state.servers.get(uri)
+    place = place_name(uri, results)
+    sent = state.servers.get(place)
     # A former end that was sent stands until the run is taken up again.
     ended_before = sent is not None and sent.status is not None
     record = folder.record() or (CUT_OFF if cut_off and not ended_before else None)
@@ -50,7 +51,7 @@ def send(folder: RunFolder, state: State, uri: str, results: Path, *, cut_off: b
         experiment = prepare_store(uri, state.experiment, results)
         sent = _find(uri, experiment, state.attempt) or _create(folder, state, uri, results, experiment)
         _describe(folder, sent, uri)
-        state.servers[uri] = sent
+        state.servers[place] = sent
         write_state(folder, state)
     assert sent is not None
     more = _send_lines(folder, state, sent, uri, record)
@@ -115,7 +116,13 @@ def _describe(folder: RunFolder, sent: Sent, uri: str) -> None:
     pairs = [Param(key, value) for key, value in params(folder).items()]
     for start in range(0, len(pairs), PARAMS_A_BATCH):
         client(uri).log_batch(sent.run_id, params=pairs[start : start + PARAMS_A_BATCH])
-    client(uri).log_artifact(sent.run_id, str(folder.config_file))
+    _attach(uri, sent, folder.config_file)
+
+
+def _attach(uri: str, sent: Sent, file: Path) -> None:
+    """Send a file of the folder; not what a link leads to, which may be anybody's, and no pipe."""
+    if not file.is_symlink() and file.is_file():
+        client(uri).log_artifact(sent.run_id, str(file))
 
 
 def _send_lines(folder: RunFolder, state: State, sent: Sent, uri: str, record: dict[str, Any] | None) -> bool:
@@ -143,8 +150,7 @@ def _send_end(folder: RunFolder, sent: Sent, uri: str, record: dict[str, Any]) -
 
     stamp = _milliseconds(record.get("ended"))
     for file in (folder.gains_file, folder.record_file):
-        if file.is_file():
-            client(uri).log_artifact(sent.run_id, str(file))
+        _attach(uri, sent, file)
     curves: dict[str, Any] = {}
     for line in complete_lines(folder.metrics_file):
         curves |= line

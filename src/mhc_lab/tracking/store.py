@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sqlite3
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
+from mhc_lab.addresses import for_mlflow, sqlite_file, sqlite_url
 from mhc_lab.errors import LabError
+from mhc_lab.machine import ensure_home
 from mhc_lab.run_folder import runs_dir
+from mhc_lab.secrets import TRACKING_VARIABLE, public, whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,17 +25,20 @@ if TYPE_CHECKING:
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CONNECT_SECONDS = 2.0
+# What sqlite and Alembic say of a file that is no database, or one whose making was cut off.
+_DAMAGES = ("file is not a database", "malformed", "_alembic_tmp", "no such table", "no such column", "disk image")
 REQUEST_SECONDS = 10
 
 
 def default_uri(results: Path) -> str:
     """The sqlite store of a results folder; its artifacts lie beside it in `mlflow-artifacts`."""
-    return f"sqlite:///{(runs_dir(results) / 'mlflow.db').resolve()}"
+    return sqlite_url((runs_dir(results) / "mlflow.db").resolve())
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The file behind an sqlite URI, or None for a server or another database."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+def place_name(uri: str, results: Path) -> str:
+    """How a file names a store: "" for that of its own results folder, which may be moved and copied; of others the
+    address without its secrets."""
+    return "" if uri == default_uri(results) else public(uri)
 
 
 def is_server(uri: str) -> bool:
@@ -41,17 +48,26 @@ def is_server(uri: str) -> bool:
 def resolve_uri(uri: str, results: Path) -> str:
     """`uri` with an absolute path where it names a file, the default of `results` where it is empty.
 
-    Raises LabError for what is neither a server nor a database.
+    What a file left out of an address, its password, comes from the environment. Raises LabError for what is neither a
+    server nor a database, and for an address whose password is not at hand.
     """
     if not uri:
         return default_uri(results)
+    shown = public(uri)
+    found = whole(uri)
+    if found is None:
+        raise LabError(
+            f"tracking.uri={shown}: the password is kept in no file: give --tracking-uri with it, or set "
+            f"{TRACKING_VARIABLE}"
+        )
+    uri = found
     scheme = urlsplit(uri).scheme.split("+")[0]
     file = sqlite_file(uri)
     if scheme not in (*SERVERS, *DATABASES) or (scheme == "sqlite" and file is None) or not _names_a_host(uri):
-        raise LabError(f"tracking.uri={uri}: must be http(s)://host:port, sqlite:///file or another database URL")
+        raise LabError(f"tracking.uri={shown}: must be http(s)://host:port, sqlite:///file or another database URL")
     if file is not None and file.is_dir():
-        raise LabError(f"tracking.uri={uri}: {file} is a folder; name a file, for example sqlite:///mlflow.db")
-    return f"sqlite:///{file.resolve()}" if file else uri
+        raise LabError(f"tracking.uri={shown}: {file} is a folder; name a file, for example sqlite:///mlflow.db")
+    return sqlite_url(file.resolve()) if file else uri
 
 
 def _names_a_host(uri: str) -> bool:
@@ -73,6 +89,9 @@ def check_reachable(uri: str) -> None:
         socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
 
 
+ensure_home()  # MLflow asks for it when it is imported
+
+
 @cache
 def client(uri: str) -> MlflowClient:
     """A client of this URI, one a process."""
@@ -83,7 +102,8 @@ def client(uri: str) -> MlflowClient:
 
     # It greets every new database with lines of its own.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    address = for_mlflow(uri)
+    return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
 def prepare_store(uri: str, experiment: str, results: Path) -> str:
@@ -106,18 +126,56 @@ def prepare_store(uri: str, experiment: str, results: Path) -> str:
     except OSError as error:
         raise LabError(f"{home}: cannot be written: {error.strerror}; choose another --results") from error
     try:
-        return _experiment(uri, experiment, None if is_server(uri) else str(home / "mlflow-artifacts"))
+        return _experiment(uri, experiment, None if is_server(uri) else (home / "mlflow-artifacts").as_uri(), results)
     finally:
         lock.release()
 
 
-def _experiment(uri: str, name: str, artifacts: str | None) -> str:
-    found = client(uri).get_experiment_by_name(name)
-    if found is None:
-        return str(client(uri).create_experiment(name, artifact_location=artifacts))
+class DamagedStore(OSError):
+    """A file that is no whole MLflow database, and what mends it."""
+
+
+def _experiment(uri: str, name: str, artifacts: str | None, results: Path) -> str:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DatabaseError
+
+    file = sqlite_file(uri)
+    try:
+        found = client(uri).get_experiment_by_name(name)
+        if found is None:
+            return str(client(uri).create_experiment(name, artifact_location=artifacts))
+    except (DatabaseError, MlflowException) as error:
+        if file is not None and any(word in str(error) for word in _DAMAGES):
+            first = str(error).splitlines()[0]
+            raise DamagedStore(
+                f"{file}: is damaged ({first}): remove it, and `mhc-lab sync` fills it again from the run folders"
+            ) from error
+        raise
     if found.lifecycle_stage == "deleted":
-        raise LabError(f"experiment '{name}' was deleted from {uri}: restore it, or give tracking.experiment=<another>")
+        raise LabError(
+            f"experiment '{name}' was deleted from {public(uri)}: restore it, or give tracking.experiment=<another>"
+        )
+    if file is not None and artifacts is not None and uri == default_uri(results):
+        _follow(file, str(found.artifact_location), artifacts)
     return str(found.experiment_id)
+
+
+def _follow(file: Path, was: str, now: str) -> None:
+    """Artifacts lie beside their database: where the results folder was moved or copied, it is told so."""
+    if _path(was) == _path(now):
+        return
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (now, was))
+        database.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?",
+            (now, len(was) + 1, len(was), was),
+        )
+    database.close()
+    client.cache_clear()
+
+
+def _path(location: str) -> str:
+    return unquote(urlsplit(location).path) if location.startswith("file:") else location
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -8,11 +8,22 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from mhc_lab.addresses import sqlite_file
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder, read_json
+from mhc_lab.secrets import public, redact
 from mhc_lab.tracking.send import send
 from mhc_lab.tracking.state import State, locked, read_state, study_key
-from mhc_lab.tracking.store import client, errors, prepare_store, resolve_uri, sqlite_file
+from mhc_lab.tracking.store import (
+    DamagedStore,
+    check_reachable,
+    client,
+    default_uri,
+    errors,
+    place_name,
+    prepare_store,
+    resolve_uri,
+)
 from mhc_lab.tracking.study import StudyStatus, close_study, study_run
 
 TABLES = ("table.md", "table.tex", "table.csv", "provenance.json")
@@ -28,45 +39,84 @@ class Synced:
 
 
 def sync(results: Path, uri: str | None = None, paths: Sequence[Path] = ()) -> Synced:
-    """Send what the server lacks of every run that has begun: those of `results`, or the run folders under `paths`.
+    """Send what a server lacks of every run that has begun: those of `results`, or the run folders under `paths`.
 
-    `uri` sends to another server than the one a run was made for. Runs that never were sent, made with `tracking=none`
-    even, are sent whole, and so are those that a server has lost. A run that no process works on and that has no
-    record counts as killed. A study whose runs all have ended gets its status.
+    To the server `uri`, by default the store of `results`; never to an address that a folder holds, which may come from
+    anybody. Runs that never were sent, made with `tracking=none` even, are sent whole, and so are those that the server
+    has lost. A run that no process works on and that has no record counts as killed. A study whose runs all have ended
+    gets its status. A run that cannot be sent does not keep the others.
 
-    Raises LabError where a server cannot be reached or refuses, or a path holds no run folder.
+    Raises LabError where the server cannot be reached or refuses, a path holds no run folder, a run could not be sent,
+    and, without `uri`, where runs were made for another server.
     """
-    asked = resolve_uri(uri, results) if uri else None
-    done = Synced()
-    servers: dict[tuple[str, str], set[str]] = {}
-    studies: dict[tuple[str, str, str, str], Path] = {}
+    target = resolve_uri(uri or "", results)
+    done = Synced(uris=[public(target)])
+    elsewhere: dict[str, int] = {}
+    problems: list[str] = []
+    servers: dict[str, set[str]] = {}
+    studies: dict[tuple[str, str, str], Path] = {}
     for folder in _run_folders(results, paths):
-        if not folder.metrics_file.is_file() and folder.record() is None:
-            continue  # planned, not begun
-        target = asked or resolve_uri("", results)
         try:
+            if not folder.metrics_file.is_file() and folder.record() is None:
+                continue  # planned, not begun
             with locked(folder):
                 state = read_state(folder) or _state_of(folder, results)
-                target = asked or _here(state.uri, results)
-                place = (target, state.experiment)
-                if place not in servers:
-                    servers[place] = _runs_there(target, state.experiment, results)
-                there = state.servers.get(target)
-                if there is not None and there.run_id not in servers[place]:
-                    del state.servers[target]
+                if uri is None and not _own(state.uri, results):
+                    elsewhere[public(state.uri)] = elsewhere.get(public(state.uri), 0) + 1
+                    continue
+                if state.experiment not in servers:
+                    servers[state.experiment] = _runs_there(target, state.experiment, results)
+                place = place_name(target, results)
+                there = state.servers.get(place)
+                if there is not None and there.run_id not in servers[state.experiment]:
+                    del state.servers[place]
                 done.sent += send(folder, state, target, results, cut_off=_idle(folder))
+        except LabError as error:
+            problems.append(f"{folder.path}: not sent: {error}")
+            continue
         except errors() as error:
-            raise _refused(target, error) from error
+            problems.append(f"{folder.path}: not sent: {_why(error)}")
+            _check_answers(target, error)
+            continue
         done.runs += 1
         if state.study:
-            studies[(*place, state.study, state.study_key)] = folder.path.parent
-    for (target, experiment, study, key), runs in studies.items():
+            studies[(state.experiment, state.study, state.study_key)] = folder.path.parent
+    for (experiment, study, key), runs in studies.items():
         try:
             _end(target, experiment, results, study, key, runs)
         except errors() as error:
             raise _refused(target, error) from error
-    done.uris = sorted({target for target, _ in servers})
+    problems += [
+        f"{count} runs were made for {place}: mhc-lab sync --tracking-uri {place} sends them there"
+        for place, count in elsewhere.items()
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise LabError(f"{problems[0]}{more}; {done.runs} runs were looked at, {done.sent} sent")
     return done
+
+
+def _own(place: str, results: Path) -> bool:
+    """Whether a run was made for the store of its own results folder, where that has been moved too."""
+    if place in ("", default_uri(results)):
+        return True
+    file = sqlite_file(place)
+    return file is not None and (file.parent.name, file.name) == ("runs", "mlflow.db")
+
+
+def _why(error: Exception) -> str:
+    return redact(str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
+def _check_answers(uri: str, error: Exception) -> None:
+    """LabError where the server itself is the trouble, and not the one run: the others would wait for it in vain."""
+    if isinstance(error, DamagedStore):
+        raise LabError(str(error)) from error
+    try:
+        check_reachable(uri)
+        client(uri).search_experiments(max_results=1)
+    except errors() as trouble:
+        raise _refused(uri, trouble) from trouble
 
 
 def _run_folders(results: Path, paths: Sequence[Path]) -> Iterator[RunFolder]:
@@ -83,7 +133,7 @@ def _run_folders(results: Path, paths: Sequence[Path]) -> Iterator[RunFolder]:
 def _state_of(folder: RunFolder, results: Path) -> State:
     """For a run that was made without tracking: its study, if one in its results folder lists it."""
     tracking = folder.config().tracking
-    state = State(uri=resolve_uri(tracking.uri, results), experiment=tracking.experiment)
+    state = State(uri=tracking.uri, experiment=tracking.experiment)
     home = folder.path.parent.parent
     for file in sorted(home.glob("*/study.json")):
         study = read_json(file) or {}
@@ -94,12 +144,6 @@ def _state_of(folder: RunFolder, results: Path) -> State:
             state.study_key = study_key(results, study["study"] if own else f"{study['study']} of {home}")
             break
     return state
-
-
-def _here(uri: str, results: Path) -> str:
-    """`uri`, or the default store where it is a file of another machine."""
-    file = sqlite_file(uri)
-    return uri if file is None or file.parent.is_dir() else resolve_uri("", results)
 
 
 def _runs_there(uri: str, experiment: str, results: Path) -> set[str]:
@@ -145,5 +189,4 @@ def _end(uri: str, experiment: str, results: Path, study: str, key: str, runs: P
 
 
 def _refused(uri: str, error: Exception) -> LabError:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return LabError(f"tracking server {uri} cannot be reached or refuses: {first}")
+    return LabError(f"tracking server {public(uri)} cannot be reached or refuses: {_why(error)}")

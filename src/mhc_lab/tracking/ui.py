@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
+from mhc_lab.addresses import for_mlflow, sqlite_file
 from mhc_lab.errors import LabError
-from mhc_lab.tracking.store import is_server, resolve_uri, sqlite_file
+from mhc_lab.study.signals import handlers
+from mhc_lab.tracking.store import client, errors, is_server, resolve_uri
 
 
 def ui(results: Path, port: int = 5000, uri: str | None = None, *, say: Callable[[str], None] = print) -> None:
@@ -31,15 +37,40 @@ def ui(results: Path, port: int = 5000, uri: str | None = None, *, say: Callable
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             raise LabError(f"port {port} cannot be used: give another with --port") from error
-    say(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    say(f"http://127.0.0.1:{port}/#/experiments{_experiment(store)}  (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", for_mlflow(store)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
+    # A group of its own, ended whole: MLflow's server starts processes that outlive it.
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+    command += ["--uvicorn-opts", "--no-access-log --log-level warning"]
+    watched = [sys.executable, "-m", "mhc_lab.tracking.watched", *command]
+    server = subprocess.Popen(watched, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        code = server.wait()
-    except BaseException:
-        server.terminate()
+        with ended_by_signals():
+            code = server.wait()
+    finally:
+        assert server.stdin is not None
+        server.stdin.close()  # what the watcher waits for; closed by the system too, however this process ends
         server.wait()
-        raise
     if code:
         raise LabError(f"MLflow's server ended with code {code}: see its output above")
+
+
+def _experiment(store: str) -> str:
+    """The part of the address that opens the experiment with the latest run, not MLflow's own front page."""
+    try:
+        found = client(store).search_experiments(max_results=1, order_by=["last_update_time DESC"])
+    except errors():  # the server says what is wrong with its database
+        return ""
+    return f"/{found[0].experiment_id}" if found else ""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does."""
+
+    def told(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with handlers({signal.SIGTERM: told, signal.SIGHUP: told}):
+        yield

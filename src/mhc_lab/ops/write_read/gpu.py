@@ -19,7 +19,7 @@ from mhc_lab.ops.ahead_of_time import KernelVariant
 from mhc_lab.ops.coefficients import gpu as coefficients
 from mhc_lab.ops.coefficients.reference import NORM_EPS
 from mhc_lab.ops.read import gpu as read
-from mhc_lab.ops.tiles import activate, dot_wide, precision_for, sinkhorn_tile
+from mhc_lab.ops.tiles import ALL_REGISTERS, activate, dot_wide, launchable, precision_for, sinkhorn_tile
 from mhc_lab.ops.write import gpu as write
 from mhc_lab.ops.write_read import gpu_backward
 from mhc_lab.ops.write_read.gpu_backward import backward
@@ -39,6 +39,12 @@ def choose_block(dtype: torch.dtype, m: int) -> Block:
     if dtype.itemsize == 2:
         return Block(16, 64 if m % 4 == 0 else 32)
     return Block(16, 32, num_warps=8)
+
+
+def launch_options(n: int, m: int) -> dict[str, int]:
+    """All registers for the small tiles, of which ptxas would spill a few bytes to fit one more block, and for rows of
+    phi that are no multiple of 16 bytes. Not for the others: given all, ptxas loads so far ahead that they spill."""
+    return ALL_REGISTERS if n < 4 or m % 4 else {}
 
 
 def forward(
@@ -88,6 +94,7 @@ def forward(
                 CHANNELS=block.channels,
                 num_warps=block.num_warps,
                 num_stages=block.num_stages,
+                **launchable(launch_options(n, phi.shape[1])),
             )
     return written, hidden, values, projected, inverse_rms
 
@@ -207,5 +214,6 @@ def variants() -> list[KernelVariant]:
             block = choose_block(dtype, constants["m"])
             constants |= {"PRECISION": precision_for(dtype), "BT": block.tokens, "CHANNELS": block.channels}
             name = f"write_read forward {stream[1:]} {label}"
-            found.append(KernelVariant(name, _forward, types, constants, aligned, block.num_warps, block.num_stages))
+            shape = (block.num_warps, block.num_stages, launch_options(constants["n"], constants["m"]))
+            found.append(KernelVariant(name, _forward, types, constants, aligned, *shape))
     return found + gpu_backward.variants()

@@ -14,7 +14,7 @@ from torch import Tensor
 from mhc_lab.ops.ahead_of_time import KernelVariant
 from mhc_lab.ops.coefficients import gpu as coefficients
 from mhc_lab.ops.read import gpu as read
-from mhc_lab.ops.tiles import INTERPRETED, precision_for
+from mhc_lab.ops.tiles import ALL_REGISTERS, INTERPRETED, launchable, precision_for
 from mhc_lab.ops.write import gpu as write
 from mhc_lab.ops.write_read.gpu_gradients import back_to_phi, back_to_projection, back_to_streams
 from mhc_lab.ops.write_read.gpu_tiles import Block, check, fused, places
@@ -100,6 +100,7 @@ def backward(
             CHANNELS=_PROJECTION.channels,
             num_warps=_PROJECTION.num_warps,
             num_stages=_PROJECTION.num_stages,
+            **launchable(ALL_REGISTERS),
         )
         back_to_streams[(triton.cdiv(tokens, block.tokens),)](
             *(grad_written, grad_hidden, streams, output, weights, weights if h_res is None else h_res),
@@ -243,6 +244,7 @@ def variants() -> list[KernelVariant]:
                         aligned,
                         shape.num_warps,
                         shape.num_stages,
+                        options=ALL_REGISTERS if name == "projection" else {},
                     )
                 )
     return found

@@ -15,8 +15,8 @@ from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
 from mhc_lab.machine import cores
 from mhc_lab.run_folder import runs_dir
+from mhc_lab.secrets import STORAGE_VARIABLE
 from mhc_lab.study.child import DEFAULT_TARGET
-from mhc_lab.study.worker import STORAGE_VARIABLE
 
 _STOP_SECONDS = 20
 
