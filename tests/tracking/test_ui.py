@@ -1,5 +1,6 @@
-from __future__ import io
+from __future__ import annotations
 
+import io
 import signal
 import socket
 import subprocess

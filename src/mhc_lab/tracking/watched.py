@@ -18,12 +18,19 @@ _PATIENCE = 5.0  # seconds from being asked to end to being ended
 def main() -> int:
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
 
+    ending = threading.Event()
+
     def watch() -> None:
         os.read(0, 1)
+        ending.set()
         _end(command)
 
-    threading.Thread(target=watch, daemon=True).start()
-    return command.wait()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    code = command.wait()
+    if ending.is_set():
+        watcher.join()  # the group may hold more than the command
+    return code
 
 
 def _end(command: subprocess.Popen[bytes]) -> None:
