@@ -594,7 +594,7 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
         raise LabError(f"{folder.path}: another process works on this run; wait for it or stop it") from error
     record = launch(folder, progress=True)
     if record["status"] == "killed":
-        steps = record["metrics"]["steps"]
+        steps = record["metrics"].get("steps", 0)
         lost = f"{steps} of {config.trainer.max_steps} steps are lost" if steps else "no step is lost"
         raise Interrupted(f"interrupted: {lost}; the same command begins this run anew")
     if record["status"] == "failed":

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +26,13 @@ from mhc_lab.config.compose import from_dict, read_yaml, to_dict
 from mhc_lab.config.run_id import code_fingerprint, run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
+from mhc_lab.files import GAINS_LINE, METRICS_LINE, RECORD, own_file, read_json, read_lines
 
 Status = Literal["finished", "diverged", "pruned", "failed", "killed"]
 ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; the others are run again where one is asked for
+
+
+__all__ = ["ENDED", "RunFolder", "Status", "read_json", "runs_dir", "write_bytes", "write_json", "write_whole"]
 
 
 class RunFolder:
@@ -74,14 +77,14 @@ class RunFolder:
         """The run's resolved configuration; its plugin, if it has one, is the copy in this folder (not run here)."""
         if not self.config_file.is_file():
             raise LabError(f"{self.path}: not a run folder (no config.yaml)")
-        config = from_dict(read_yaml(self.config_file), str(self.config_file))
+        config = from_dict(read_yaml(own_file(self.config_file)), str(self.config_file))
         if config.residual.plugin:
             config.residual.plugin = str(self.plugin_file)
         return config
 
     def record(self) -> dict[str, Any] | None:
         """How the run ended, or None while it has not."""
-        return read_json(self.record_file)
+        return read_json(self.record_file, RECORD)
 
     def ended(self) -> bool:
         """Whether there is a result that need not be computed again (finished or diverged)."""
@@ -91,7 +94,7 @@ class RunFolder:
     def of_other_code(self) -> bool:
         """Whether there is a result, and other code than this made it."""
         record = self.record()
-        return record is not None and record["status"] in ENDED and record["code_fingerprint"] != code_fingerprint()
+        return record is not None and record["status"] in ENDED and record.get("code_fingerprint") != code_fingerprint()
 
     def clear(self) -> None:
         """Forget a former attempt; config and plugin stay, and where the run is mirrored."""
@@ -109,7 +112,7 @@ class RunFolder:
 
     def question(self) -> tuple[int, float] | None:
         """The step and validation loss of the last question."""
-        asked = read_json(self.question_file)
+        asked = read_json(self.question_file, {"step": int, "val_loss": (int, float)})
         return None if asked is None else (int(asked["step"]), float(asked["val_loss"]))
 
     def answer(self, step: int, stop: bool) -> None:
@@ -117,7 +120,7 @@ class RunFolder:
 
     def verdict(self, step: int) -> bool | None:
         """Whether the run is to stop at `step`; None while nobody has said so."""
-        given = read_json(self.verdict_file)
+        given = read_json(self.verdict_file, {"step": int, "stop": bool})
         return bool(given["stop"]) if given is not None and given["step"] == step else None
 
     def end_questions(self) -> None:
@@ -133,11 +136,11 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged steps, in order; a torn last line (killed while writing) is left out."""
-        return list(_lines(self.metrics_file))
+        return list(read_lines(self.metrics_file, METRICS_LINE))
 
     def gains(self) -> list[dict[str, Any]]:
         """The probes, in order."""
-        return list(_lines(self.gains_file))
+        return list(read_lines(self.gains_file, GAINS_LINE))
 
 
 def runs_dir(results: Path) -> Path:
@@ -162,26 +165,3 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, json.dumps(content, indent=1) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where there is no file. Raises LabError for one that is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise LabError(f"{path}: is damaged ({error}): remove it and repeat the command that made it") from error
-    if not isinstance(content, dict):
-        raise LabError(f"{path}: is damaged (no object): remove it and repeat the command that made it")
-    return content
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return

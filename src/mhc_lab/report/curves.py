@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mhc_lab.files import GAINS_LINE, damaged, misfit, own_file
 from mhc_lab.report.frame import Study
 from mhc_lab.run_folder import ENDED, RunFolder
 
@@ -81,13 +82,19 @@ def _last_probe(folder: RunFolder) -> Probe | None:
     line = _last_line(folder.gains_file)
     if line is None or not Probe.__dataclass_fields__.keys() <= line.keys():  # none, or an earlier mhc-lab's
         return None
-    arrays = {name: np.array(line[name], dtype=np.float64) for name in Probe.__dataclass_fields__ if name != "step"}
+    try:
+        arrays = {name: np.array(line[name], dtype=np.float64) for name in Probe.__dataclass_fields__ if name != "step"}
+    except (TypeError, ValueError) as error:
+        raise damaged(folder.gains_file, "its last line holds what are no matrices") from error
     return Probe(step=line["step"], **arrays)
 
 
 def _last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line: a study's matrices over all probes would take longer to read than its table to make."""
-    if not path.is_file():
+    """The last whole line: a study's matrices over all probes would take longer to read than its table to make.
+
+    Raises LabError for one that is none; what stands behind the last newline is torn (killed while writing).
+    """
+    if not own_file(path).is_file():
         return None
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -95,13 +102,16 @@ def _last_line(path: Path) -> dict[str, Any] | None:
         while True:
             start = max(0, size - block)
             file.seek(start)
-            lines = file.read().splitlines()
-            for raw in reversed(lines if start == 0 else lines[1:]):
-                try:
-                    line: dict[str, Any] = json.loads(raw)
-                except json.JSONDecodeError:  # torn: killed while writing
-                    continue
-                return line
+            lines = file.read().split(b"\n")[:-1]
+            if len(lines) > 1 or (lines and start == 0):
+                break
             if start == 0:
                 return None
             block *= 4
+    try:
+        line = json.loads(lines[-1])
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, "its last line is no JSON") from error
+    if not isinstance(line, dict) or misfit(line, GAINS_LINE) or not isinstance(line.get("step", 0), int):
+        raise damaged(path, "its last line is no line of a log")
+    return line

@@ -11,7 +11,8 @@ from typing import Any, get_args
 import pandas as pd
 
 from mhc_lab.errors import LabError, nearest
-from mhc_lab.run_folder import RunFolder, Status, read_json, runs_dir
+from mhc_lab.files import TIMING, damaged, read_json
+from mhc_lab.run_folder import RunFolder, Status, runs_dir
 
 NOT_RUN = "not run"  # the status of a cell whose run has no record yet
 ROW = ("variant", "h_res", "h_pre", "h_post", "streams")
@@ -135,9 +136,11 @@ def read_study(results: Path, study: str) -> pd.DataFrame:
 
 def load(results: Path, study: str) -> Study:
     """The whole study. Raises LabError as `read_study` does."""
+    from mhc_lab.study.folder import StudyFolder  # which reads reports' metrics
+
     folder = results / study
     known = [file.parent.name for file in results.glob("*/study.json")]
-    spec = read_json(folder / "study.json") if study in known else None
+    spec = StudyFolder(results, study).stored() if study in known else None
     if spec is None:
         raise LabError(f"no study '{study}' in {results}; {nearest(study, known)}")
     if spec.get("kind") == "sweep":
@@ -145,7 +148,10 @@ def load(results: Path, study: str) -> Study:
     if any("baseline" not in row for row in spec["rows"]):
         raise LabError(f"study '{study}' was made by an earlier mhc-lab: repeat its command, {spec['command']} --keep")
     rows = {row["row"]: row for row in spec["rows"]}
-    assert all(row["baseline"] in rows for row in rows.values()), f"{folder}: a baseline is not a row"
+    strange = [row["baseline"] for row in rows.values() if row["baseline"] not in rows]
+    strange += [cell["row"] for cell in spec["cells"] if cell["row"] not in rows]
+    if strange or spec["baseline"] not in rows:
+        raise damaged(folder / "study.json", f"'{(strange or [spec['baseline']])[0]}' is no row")
     cells = _cells(runs_dir(results), rows, spec["cells"])
     if not (cells["status"] == "finished").any():
         counts = ", ".join(f"{n} {status}" for status, n in cells["status"].value_counts().items())
@@ -155,7 +161,7 @@ def load(results: Path, study: str) -> Study:
 
 def _timing(folder: Path) -> dict[str, Any] | None:
     """timing.json; one of an earlier version, which does not say what each row alternated with, counts for nothing."""
-    timing = read_json(folder / "timing.json")
+    timing = read_json(folder / "timing.json", TIMING)
     return timing if timing and all("baseline" in entry for entry in timing["rows"].values()) else None
 
 

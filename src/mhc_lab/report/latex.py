@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from mhc_lab.report.layout import Column, Layout, number_notes
@@ -70,7 +71,7 @@ def render(layout: Layout) -> str:
     others = [column for column in layout.columns if column.key == "row" or column not in losses]
     lines = [
         rf"\caption{{{escape(layout.title)}}}",
-        rf"\label{{tab:{layout.study}}}",
+        rf"\label{{tab:{label(layout.study)}}}",
         r"\smallskip",
         *_panel(layout, losses, names),
         r"\medskip",
@@ -116,6 +117,11 @@ def escape(text: str) -> str:
     for name, symbol in _SYMBOLS.items():
         escaped = escaped.replace(name, symbol)
     return escaped
+
+
+def label(name: str) -> str:
+    """A name as LaTeX takes it in a \\label: letters, digits and a few signs; all else is a dash."""
+    return re.sub(r"[^A-Za-z0-9_.:+-]", "-", name)
 
 
 def _plain(character: str) -> str:

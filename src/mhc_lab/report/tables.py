@@ -16,6 +16,7 @@ from mhc_lab.report.frame import Study
 from mhc_lab.report.layout import Layout, lay_out
 from mhc_lab.report.provenance import mixture_lines, provenance, unfair
 from mhc_lab.report.summary import GAPS, Summary, summarize
+from mhc_lab.report.texts import csv_text
 from mhc_lab.run_folder import ENDED, write_bytes
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ FORMATS = (*TABLES, "svg", "png", "html")
 _WRITERS: dict[str, Callable[[Summary, Layout], str]] = {
     "md": lambda _summary, layout: markdown.render(layout),
     "latex": lambda _summary, layout: latex.render(layout),
-    "csv": lambda summary, _layout: str(summary.frame.to_csv(index=False)),
+    "csv": lambda summary, _layout: csv_text(summary.frame),
 }
 
 

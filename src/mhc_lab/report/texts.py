@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
 BLANK = "–"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet's formulas begin with
 
 
 def with_interval(mean: float, half_width: float | None, *, sign: bool = False) -> str:
@@ -75,3 +77,12 @@ def count(value: float) -> str:
         if rounded >= unit:
             return f"{rounded / unit:g}{name}"
     return f"{value:.0f}"
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV. Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay so."""
+
+    def tame(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
+
+    return str(frame.map(tame).rename(columns=tame).to_csv(index=False))

@@ -13,7 +13,9 @@ from filelock import FileLock
 
 from mhc_lab.config.run_id import code_fingerprint, run_id
 from mhc_lab.config.schema import TrainerConfig
+from mhc_lab.config.values import shown
 from mhc_lab.errors import LabError, nearest
+from mhc_lab.files import GRID, SWEEP, TIMING, damaged, misfit
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
 from mhc_lab.study.spec import Grid, Row
@@ -21,15 +23,21 @@ from mhc_lab.study.sweep_file import SweepSpec, resolve_sweep
 
 OtherCode = Literal["ask", "keep", "rerun"]  # what becomes of results that other code made
 
-_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+_RUN_ID = re.compile(r"[A-Za-z0-9_.+-]{1,200}-[0-9a-f]{12}")
+# Folders of `results` that are no study's.
+_TAKEN = ("runs", "bench", "retarget", "sinkhorn-analysis", "speed", "statistics")
 
 
 class StudyFolder:
     """Paths of one study, and its study.json: which rows and seeds it has, and which runs fill them."""
 
     def __init__(self, results: Path, name: str) -> None:
-        if not _STUDY_NAME.fullmatch(name) or name == runs_dir(results).name:
-            raise LabError(f"study '{name}': a study's name is letters, digits and _ . + -, and not 'runs'")
+        if not _STUDY_NAME.fullmatch(name) or name.lower() in _TAKEN:
+            raise LabError(
+                f"study '{shown(name)}': a study's name is at most 100 letters, digits and _ . + -, and not "
+                f"{', '.join(_TAKEN)}"
+            )
         self.results = results
         self.name = name
         self.path = results / name
@@ -38,10 +46,23 @@ class StudyFolder:
 
     def content(self) -> dict[str, Any]:
         """study.json, or LabError with the nearest study."""
-        content = read_json(self.study_file)
+        content = self.stored()
         if content is None:
             known = [file.parent.name for file in self.results.glob("*/study.json")]
             raise LabError(f"no study '{self.name}' in {self.results}; {nearest(self.name, known)}")
+        return content
+
+    def stored(self) -> dict[str, Any] | None:
+        """study.json, or None where there is none yet; LabError for one that is damaged, or of another study."""
+        content = read_json(self.study_file)
+        if content is None:
+            return None
+        wrong = misfit(content, SWEEP if content.get("kind") == "sweep" else GRID)
+        for cell in [] if wrong else content.get("cells", []):
+            if not _RUN_ID.fullmatch(cell["run_id"]):
+                wrong = f"'{str(cell['run_id'])[:40]}' names no run"
+        if wrong:
+            raise damaged(self.study_file, wrong)
         return content
 
     def run(self, run_id: str) -> RunFolder:
@@ -53,7 +74,7 @@ class StudyFolder:
 
     def check(self, grid: Grid) -> None:
         """Refuse a grid whose rows give other runs than those that the study already holds under the same names."""
-        stored = read_json(self.study_file)
+        stored = self.stored()
         if stored is None:
             return
         if stored.get("kind") == "sweep":
@@ -76,7 +97,7 @@ class StudyFolder:
 
     def write(self, grid: Grid, *, storage: str, command: str) -> None:
         """Write study.json: the grid's rows and seeds added to those that the study already has."""
-        stored = read_json(self.study_file)
+        stored = self.stored()
         # What a row has had since an earlier version stood in it.
         since = {"overrides": [], "baseline": grid.baseline, "control": False, "tuned": None}
         rows = {row["row"]: {**since, **row} for row in (stored["rows"] if stored else [])}
@@ -107,11 +128,11 @@ class StudyFolder:
 
     def is_sweep(self) -> bool:
         """Whether there is a study, and it is a sweep."""
-        return (read_json(self.study_file) or {}).get("kind") == "sweep"
+        return (self.stored() or {}).get("kind") == "sweep"
 
     def write_sweep(self, spec: SweepSpec, *, storage: str, command: str, other_code: OtherCode) -> None:
         """Write study.json of a sweep: what workers, here or elsewhere, resolve again."""
-        stored = read_json(self.study_file)
+        stored = self.stored()
         content = {
             "study": self.name,
             "kind": "sweep",
@@ -146,12 +167,13 @@ class StudyFolder:
 
     def timed(self) -> bool:
         """Whether timing.json covers the runs that the study would time now, with the code of now."""
-        timing = read_json(self.timing_file)
-        if timing is None:
+        timing = read_json(self.timing_file, TIMING)
+        stored = self.stored()
+        if timing is None or stored is None:
             return False
-        timed = {row: entry["run_id"] for row, entry in timing["rows"].items()}
+        timed = {row: entry.get("run_id") for row, entry in timing["rows"].items()}
         made_now = timing.get("code_fingerprint") == code_fingerprint()
-        return bool(made_now and timed == self.content()["timing_config"])
+        return bool(made_now and timed == stored["timing_config"])
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:

@@ -22,7 +22,6 @@ from mhc_lab.command import command_line
 from mhc_lab.config.run_id import run_id
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError, RunsFailed
-from mhc_lab.run_folder import read_json
 from mhc_lab.study import definition
 from mhc_lab.study.engine import stored_storage
 from mhc_lab.study.folder import OtherCode, StudyFolder
@@ -75,7 +74,7 @@ def sweep(
     fixed += [f"tracking.uri={tracking_uri}"] if tracking_uri is not None else []
     spec = load_sweep(name, trials=trials, seeds=seeds, overrides=fixed, config_dir=config_dir)
     folder = StudyFolder(results, study or spec.name)
-    stored = read_json(folder.study_file)
+    stored = folder.stored()
     if stored is not None and stored.get("kind") != "sweep":
         raise LabError(f"study '{folder.name}' is a grid: choose another name with --study NAME")
     base = spec.base

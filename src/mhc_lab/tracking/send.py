@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -129,7 +128,7 @@ def _send_lines(folder: RunFolder, state: State, sent: Sent, uri: str, record: d
     from mlflow.entities import Metric, RunTag
 
     stamp = _milliseconds((record or {}).get("ended"))
-    lines = complete_lines(folder.metrics_file)[sent.sent_lines :]
+    lines = folder.metrics()[sent.sent_lines :]
     for batch in _batches(lines):
         metrics = [
             Metric(key, float(value), stamp, line["step"])
@@ -152,7 +151,7 @@ def _send_end(folder: RunFolder, sent: Sent, uri: str, record: dict[str, Any]) -
     for file in (folder.gains_file, folder.record_file):
         _attach(uri, sent, file)
     curves: dict[str, Any] = {}
-    for line in complete_lines(folder.metrics_file):
+    for line in folder.metrics():
         curves |= line
     measured = record.get("metrics", {})
     summary = {
@@ -189,14 +188,6 @@ def _close_former(uri: str, sent: Sent) -> None:
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # deleted by its owner: nothing to close
             raise
-
-
-def complete_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a jsonl file that were written to their end; a torn last one waits."""
-    if not file.is_file():
-        return []
-    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 def _batches(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

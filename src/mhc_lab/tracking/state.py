@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
+from mhc_lab.files import MLFLOW, read_json
+from mhc_lab.run_folder import RunFolder, runs_dir, write_json
 
 LOCK_SECONDS = 60
 
@@ -43,10 +44,15 @@ class State:
 
 
 def read_state(folder: RunFolder) -> State | None:
-    content = read_json(folder.mlflow_file)
+    content = read_json(folder.mlflow_file, MLFLOW)
     if content is None:
         return None
-    return State(**{**content, "servers": {uri: Sent(**sent) for uri, sent in content["servers"].items()}})
+    known = {name: content[name] for name in MLFLOW if name in content and name != "servers"}
+    fields = ("run_id", "attempt", "sent_lines", "status")
+    servers = {
+        uri: Sent(**{name: sent[name] for name in fields if name in sent}) for uri, sent in content["servers"].items()
+    }
+    return State(**known, servers=servers)
 
 
 def write_state(folder: RunFolder, state: State) -> None:

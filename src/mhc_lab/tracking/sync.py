@@ -10,7 +10,8 @@ from filelock import Timeout
 
 from mhc_lab.addresses import sqlite_file
 from mhc_lab.errors import LabError
-from mhc_lab.run_folder import RunFolder, read_json
+from mhc_lab.files import GRID, Maybe, read_json
+from mhc_lab.run_folder import RunFolder
 from mhc_lab.secrets import public, redact
 from mhc_lab.tracking.send import send
 from mhc_lab.tracking.state import State, locked, read_state, study_key
@@ -26,6 +27,7 @@ from mhc_lab.tracking.store import (
 )
 from mhc_lab.tracking.study import StudyStatus, close_study, study_run
 
+LISTED = {"study": str, "cells": Maybe(GRID["cells"])}  # what of a study.json is asked for here
 TABLES = ("table.md", "table.tex", "table.csv", "provenance.json")
 
 
@@ -136,8 +138,8 @@ def _state_of(folder: RunFolder, results: Path) -> State:
     state = State(uri=tracking.uri, experiment=tracking.experiment)
     home = folder.path.parent.parent
     for file in sorted(home.glob("*/study.json")):
-        study = read_json(file) or {}
-        rows = [cell["row"] for cell in study["cells"] if cell["run_id"] == folder.run_id]
+        study = read_json(file, LISTED) or {"study": "", "cells": []}
+        rows = [cell["row"] for cell in study.get("cells", []) if cell["run_id"] == folder.run_id]
         if rows:
             own = home == results.resolve()
             state.study, state.tags = study["study"], {"row": rows[0]}
@@ -175,7 +177,7 @@ def _end(uri: str, experiment: str, results: Path, study: str, key: str, runs: P
     if client(uri).get_run(parent).info.status != "RUNNING":
         return
     home = runs.parent / study
-    cells = (read_json(home / "study.json") or {}).get("cells")
+    cells = (read_json(home / "study.json", LISTED) or {}).get("cells")
     if cells:
         folders = [RunFolder(runs / cell["run_id"]) for cell in cells]
     else:

@@ -11,8 +11,10 @@ from mhc_lab.config.compose import from_dict
 from mhc_lab.config.run_id import canonical
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
+from mhc_lab.files import MapOf, misfit, own_file
 from mhc_lab.models.gpt import GPT
 
+_LARGEST_VOCABULARY = 2**24  # of a model that fits a machine
 MODEL_GROUPS = ("model", "residual")
 BIRTH_ONLY = {"alpha_init", "phi_std", "b_pre_home", "b_pre_away", "h_post_home", "h_post_away", "res_diagonal",
               "expand_base", "init_std"}  # fmt: skip
@@ -39,12 +41,15 @@ def load_checkpoint(path: Path, config: RunConfig) -> GPT:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint.pt: {"model", "config", "vocab_size", "run_id"}, or LabError."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(own_file(path), map_location="cpu", weights_only=True)
+    except LabError:
+        raise
     except FileNotFoundError as error:
         raise LabError(f"{path}: no such checkpoint (trainer.keep_checkpoint=last keeps one)") from error
     except Exception as error:  # torch raises what its unpickler and zip reader come upon
         raise LabError(f"{path}: not a checkpoint of mhc-lab") from error
-    if not isinstance(content, dict) or not {"model", "config", "vocab_size", "run_id"} <= content.keys():
+    shape = {"model": MapOf(torch.Tensor), "config": dict, "vocab_size": int, "run_id": str}
+    if not isinstance(content, dict) or misfit(content, shape) or not 0 < content["vocab_size"] < _LARGEST_VOCABULARY:
         raise LabError(f"{path}: not a checkpoint of mhc-lab")
     return content
 

@@ -20,9 +20,10 @@ from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, LabError
+from mhc_lab.files import GRID, MapOf, read_json
 from mhc_lab.machine import keep_freed_memory
 from mhc_lab.residual import registry
-from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
+from mhc_lab.run_folder import RunFolder, runs_dir, write_json
 from mhc_lab.training.clock import StepClock
 from mhc_lab.training.module import Batch, build_model, clip_gradients, next_token_loss
 from mhc_lab.training.optim import build_optimizer
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(arguments) != 1:
             raise LabError("usage: python -m mhc_lab.training.timing <study folder>")
         study = Path(arguments[0])
-        content = read_json(study / "study.json")
+        content = read_json(study / "study.json", {**GRID, "timing_config": MapOf(str)})
         if content is None:
             raise LabError(f"{study}: not a study folder (no study.json)")
         run_ids: dict[str, str] = content["timing_config"]

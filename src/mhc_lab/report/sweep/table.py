@@ -53,7 +53,7 @@ class Table:
             r"\begin{table}[t]",
             r"\centering",
             rf"\caption{{{latex.escape(self.title)}}}",
-            rf"\label{{tab:{name}}}",
+            rf"\label{{tab:{latex.label(name)}}}",
             r"\smallskip",
             r"\setbox0=\hbox{\small\setlength{\tabcolsep}{4pt}%",
             rf"\begin{{tabular}}{{@{{}}{self.align}@{{}}}}",

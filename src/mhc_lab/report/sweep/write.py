@@ -15,6 +15,7 @@ from mhc_lab.report.sweep.data import Sweep
 from mhc_lab.report.sweep.importance import importances
 from mhc_lab.report.sweep.table import Table
 from mhc_lab.report.tables import FIGURES
+from mhc_lab.report.texts import csv_text
 from mhc_lab.run_folder import write_bytes
 
 FORMATS = ("md", "latex", "csv", "svg", "png")
@@ -57,7 +58,7 @@ def write(sweep: Sweep, folder: Path, formats: Sequence[str] = FORMATS, *, prove
             "marginal": frames.marginal_frame(sweep),
             "trials": frames.trials_frame(sweep),
         }
-        files |= {f"{name}.csv": str(frame.to_csv(index=False)).encode() for name, frame in written.items()}
+        files |= {f"{name}.csv": csv_text(frame).encode() for name, frame in written.items()}
     # The page has the captions, so the figures are drawn for it alone too.
     found = draw_all(sweep, judged) if {"md", "svg", "png"} & set(formats) else []
     for plot in found:
