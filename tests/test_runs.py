@@ -37,7 +37,9 @@ def results(tmp_path: Path) -> Path:
     study = tmp_path / "g"
     study.mkdir()
     cells = [{"row": "mhc", "seed": 0, "run_id": "mhc-aaaaaaaaaaaa"}]
-    write_json(study / "study.json", {"study": "g", "title": "t", "created": "2026-01-01", "cells": cells, "rows": []})
+    content = dict.fromkeys(("command", "storage", "grid", "baseline"), "x") | {"overrides": [], "timing_config": {}}
+    content |= {"study": "g", "title": "t", "created": "2026-01-01", "cells": cells, "rows": []}
+    write_json(study / "study.json", content)
     return tmp_path
 
 

@@ -60,12 +60,12 @@ RECORD = {
     "corpus_fingerprint": Maybe(TEXT),
     "code_fingerprint": Maybe(TEXT),
 }
-_STUDY = {"study": str, "title": str, "command": str, "created": Maybe(str), "storage": Maybe(str)}
+_STUDY = {"study": str, "title": str, "command": str, "created": str, "storage": str}
 GRID = {
     **_STUDY,
     "grid": str,
     "baseline": str,
-    "overrides": Maybe([str]),
+    "overrides": [str],
     "rows": [
         {
             "row": str,
@@ -82,7 +82,7 @@ GRID = {
         }
     ],
     "cells": [{"row": str, "seed": AtLeast(0), "run_id": str}],
-    "timing_config": Maybe(MapOf(str)),
+    "timing_config": MapOf(str),
 }
 SWEEP = {**_STUDY, "kind": str, "sweep": str, "config_dir": TEXT, "other_code": str, "spec": dict}
 TIMING = {
