@@ -159,14 +159,9 @@ def test_a_torn_last_line_is_left_out_and_any_other_is_named(tmp_path: Path) -> 
 
 
 def test_a_shape_says_where_it_does_not_fit() -> None:
-    content = {
-        "study": "s",
-        "title": "t",
-        "command": "c",
-        "grid": "g",
-        "baseline": "b",
-        "rows": [],
-        "cells": [{"row": 1}],
-    }
+    content: dict[str, Any] = dict.fromkeys(
+        ("study", "title", "command", "grid", "baseline", "created", "storage"), "x"
+    )
+    content |= {"overrides": [], "rows": [], "timing_config": {}, "cells": [{"row": 1}]}
     assert misfit(content, GRID) == "'cells.0.row' is of another type"
     assert misfit({**content, "cells": [], "baseline": True}, GRID) == "'baseline' is of another type"

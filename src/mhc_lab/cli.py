@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mhc_lab.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Interrupted, LabError, RunsFailed
+from mhc_lab.errors import (
+    EXIT_BUG,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_RUNS_FAILED,
+    Interrupted,
+    LabError,
+    RunsFailed,
+)
 
 if TYPE_CHECKING:
     from mhc_lab.config import RunConfig
@@ -563,7 +572,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INPUT
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if _disk_full(error):
+            return EXIT_RUNS_FAILED
         print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
         print("error: this is a bug of mhc-lab, please report it with the lines above", file=sys.stderr)
         return EXIT_BUG
@@ -619,6 +630,17 @@ def _open(page: Path) -> None:
 
     if not webbrowser.open(page.resolve().as_uri()):
         typer.echo(f"no browser was found: open {page} in yours", err=True)
+
+
+def _disk_full(error: Exception) -> bool:
+    """Whether there was no room somewhere, said in one line."""
+    from mhc_lab.disk import DiskFull, is_disk_full
+
+    place = Path(str(getattr(error, "filename", None) or "."))
+    if not is_disk_full(error, place):
+        return False
+    print(f"error: {DiskFull(place.absolute())}", file=sys.stderr)
+    return True
 
 
 def _redacted(text: str) -> str:

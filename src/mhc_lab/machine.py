@@ -49,3 +49,8 @@ def ensure_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = tempfile.gettempdir()
+
+
+def safe_environment() -> dict[str, str]:
+    """The environment of a Python that is started here: the working folder's files do not stand for modules in it."""
+    return {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -92,6 +92,12 @@ class WorkerHere:
     def running(self) -> int:
         return 0
 
+    def finished(self) -> None:
+        """Nobody is to be replaced."""
+
+    def disk_full(self) -> bool:
+        return False
+
     def deaths(self) -> list[str]:
         return []
 

@@ -47,8 +47,23 @@ def killed_once_at_1(folder: RunFolder) -> None:
         _end(folder, "finished")
 
 
+def killed_twice_at_1(folder: RunFolder) -> None:
+    """The run of seed 1 gets a kill -9 in both tries of the first command."""
+    with folder.lock():
+        _begin(folder)
+        if folder.config().seed == 1 and begun(folder) <= 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        _end(folder, "finished")
+
+
 def raises(folder: RunFolder) -> None:  # noqa: ARG001
     raise MemoryError("no room for the streams")
+
+
+def kills_its_worker(folder: RunFolder) -> None:
+    with folder.lock():
+        _begin(folder)
+        kill_worker()
 
 
 def kills_its_worker_once_at_1(folder: RunFolder) -> None:
@@ -83,11 +98,11 @@ def valley_slowly(folder: RunFolder) -> None:
 
 
 def valley_with_holes(folder: RunFolder) -> None:
-    """T_max 8 diverges, 9 dies the first time."""
+    """T_max 8 diverges, 9 dies in both tries of the first command."""
     with folder.lock():
         _begin(folder)
         t_max = folder.config().residual.t_max
-        if t_max == 9 and begun(folder) == 1:
+        if t_max == 9 and begun(folder) <= 2:
             os.kill(os.getpid(), signal.SIGKILL)
         _end(folder, "diverged" if t_max == 8 else "finished", valley_metrics(folder))
 

@@ -36,14 +36,14 @@ def test_repeating_runs_nothing_and_a_seed_can_be_added(lab):
 
 
 def test_fewer_seeds_keep_the_others_in_the_study_and_do_not_run_them(lab):
-    lab.ablate("killed_once_at_1", seeds=[0, 1])
+    lab.ablate("killed_twice_at_1", seeds=[0, 1])
     assert lab.ablate(seeds=[0]) == []
     assert {cell["seed"] for cell in lab.folder().content()["cells"]} == {0, 1}
-    assert {fake_runs.begun(lab.runs()[row, 1]) for row in ("identity", "mhc")} == {1}
+    assert {fake_runs.begun(lab.runs()[row, 1]) for row in ("identity", "mhc")} == {2}
 
 
 def test_a_killed_run_is_failed_with_its_reason_and_the_grid_goes_on(lab):
-    failures = lab.ablate("killed_once_at_1", seeds=[0, 1], workers=2)
+    failures = lab.ablate("killed_twice_at_1", seeds=[0, 1], workers=2)
     runs = lab.runs(lab.grid([0, 1]))
     assert failures[0].startswith("4 of 8 cells have no result")
     assert len(failures) == 5
@@ -55,7 +55,13 @@ def test_a_killed_run_is_failed_with_its_reason_and_the_grid_goes_on(lab):
         0: "finished",
         1: "failed",
     }
-    assert lab.ablate("killed_once_at_1", seeds=[0, 1], workers=2) == []
+    assert lab.ablate("killed_twice_at_1", seeds=[0, 1], workers=2) == []
+    assert {seed: fake_runs.begun(run) for (_, seed), run in runs.items()} == {0: 1, 1: 3}
+
+
+def test_a_run_that_is_killed_once_is_tried_again_at_once(lab):
+    assert lab.ablate("killed_once_at_1", seeds=[0, 1]) == []
+    runs = lab.runs(lab.grid([0, 1]))
     assert {seed: fake_runs.begun(run) for (_, seed), run in runs.items()} == {0: 1, 1: 2}
 
 

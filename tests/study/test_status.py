@@ -10,7 +10,7 @@ from mhc_lab.study.status import state, status
 
 
 def test_status_counts_the_cells_of_each_row_and_says_why(lab):
-    lab.ablate("killed_once_at_1", seeds=[0, 1])
+    lab.ablate("killed_twice_at_1", seeds=[0, 1])
     runs = lab.runs(lab.grid([0, 1]))
     runs["mhc", 0].record_file.unlink()
     runs["orthogonal", 0].write_record(

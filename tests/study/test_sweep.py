@@ -95,18 +95,12 @@ def test_the_trial_of_a_killed_worker_is_done_again_by_another(search):
 
 
 @pytest.mark.slow
-def test_what_the_last_worker_left_is_done_by_the_next_command(search):
+def test_what_a_killed_worker_left_is_done_by_the_one_in_its_place(search):
     target = "valley_that_kills_its_worker_once_at_7"
-    failures = search.run(target, trials=3, enqueue=STARTS[:1], launched=True)
-    assert failures[0] == "0 of 3 trials failed; the same command goes on"
-    assert failures[1] == "  3 trials have no result"
-    assert "worker 0 was killed by SIGKILL" in failures[2]
-    assert search.run(target, trials=3, enqueue=STARTS[:1]) == []
-    assert _places(search, TrialState.COMPLETE) == [0, 1, 2]
-    assert [trial.user_attrs[PLACE] for trial in search.trials()] == [0, 1, 2, 0]
-    assert search.trials()[3].params == search.trials()[0].params == STARTS[0]
+    assert search.run(target, trials=3, enqueue=STARTS[:1], launched=True) == []
+    assert sorted(_places(search, TrialState.COMPLETE)) == [0, 1, 2]
     read = read_sweep(search.folder()).trials  # the trial that was taken up again counts once
-    assert [(trial.number, trial.state) for trial in read] == [(number, "complete") for number in (1, 2, 3)]
+    assert [trial.state for trial in read] == ["complete"] * 3
 
 
 @pytest.mark.slow

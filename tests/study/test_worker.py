@@ -17,23 +17,30 @@ from optuna.trial import TrialState
 
 from mhc_lab.errors import LabError
 from mhc_lab.study.engine import enqueue
+from mhc_lab.study.launchers.local import MOST_DEATHS
 from mhc_lab.study.storage import DEFAULT_STORAGE, StudyStorage, resolve
 from mhc_lab.study.worker import work
 
 
-def test_a_killed_worker_leaves_its_cell_to_the_repeated_command(lab):
+def test_killed_workers_are_replaced_until_that_is_no_accident(lab):
+    """The run of seed 1 kills a worker once in each of the four rows; runs that end between them make it no row."""
     failures = lab.ablate("kills_its_worker_once_at_1", seeds=[0, 1])
-    assert any("worker 0 was killed by SIGKILL" in line for line in failures)
-    runs = lab.runs(lab.grid([0, 1]))
-    assert runs["identity", 1].record() is None
     first = time.time()
-    for _ in range(4):  # the run of seed 1 kills a worker once in each of the four rows
-        failures = lab.ablate("kills_its_worker_once_at_1", seeds=[0, 1])
+    runs = lab.runs(lab.grid([0, 1]))
+    for _ in range(2):
+        failures = failures and lab.ablate("kills_its_worker_once_at_1", seeds=[0, 1])
     assert failures == []
     assert {seed: fake_runs.begun(run) for (_, seed), run in runs.items()} == {0: 1, 1: 2}
     # Its child ended with it: 2 s later it would have finished once more.
     time.sleep(max(0.0, first + 2.5 - time.time()))
     assert {fake_runs.ended(run) for run in runs.values()} == {1}
+
+
+def test_workers_that_only_die_are_given_up(lab):
+    failures = lab.ablate("kills_its_worker", seeds=[0])
+    assert any("worker 0 was killed by SIGKILL" in line for line in failures)
+    begun = sum(map(fake_runs.begun, lab.runs(lab.grid([0])).values()))
+    assert begun == 1 + MOST_DEATHS
 
 
 def test_the_other_worker_takes_over_from_a_killed_one(lab):

@@ -54,6 +54,9 @@ def chosen(device: torch.device) -> str:
     if name in _NEEDS and not _installed(_NEEDS[name]):
         _warn_once(("", name), f"{_NEEDS[name]} is not installed: operations run on their slower reference")
         return "reference"
+    if name == "cpu" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        _warn_once(("", name), "NUMBA_DISABLE_JIT is set: operations run on their slower reference")
+        return "reference"
     return name
 
 

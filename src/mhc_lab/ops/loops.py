@@ -6,6 +6,7 @@ Sums may be reordered within a token (`reassoc`); NaN and inf are kept.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -85,11 +86,33 @@ def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any
     try:
         _config.CACHE_DIR = str(_cache() / ("parallel" if parallel else "sequential"))
         compiled: Callable[..., Any] = numba.njit(parallel=parallel, cache=True, **_OPTIONS)(function)
+        _forgive(compiled)
     except (RuntimeError, OSError):  # nowhere to write: compile in each process
         compiled = numba.njit(parallel=parallel, **_OPTIONS)(function)
     finally:
         _config.CACHE_DIR = before
     return compiled
+
+
+def _forgive(compiled: Any) -> None:
+    """A cache that cannot be read (cut short, garbage, somebody else's) is a miss, and is written again; one that
+    cannot be written is left alone."""
+    cache = compiled._cache
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(signature: Any, context: Any) -> Any:
+        try:
+            return load(signature, context)
+        except Exception:  # whatever unpickling comes upon in a damaged file
+            with contextlib.suppress(OSError):
+                cache.flush()  # an empty index: what lies behind it is not looked at again
+            return None
+
+    def save_overload(signature: Any, data: Any) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            save(signature, data)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
 @functools.cache

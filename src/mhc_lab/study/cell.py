@@ -15,6 +15,7 @@ from filelock import Timeout
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
+from mhc_lab.disk import EXIT_DISK_FULL, DiskFull
 from mhc_lab.errors import EXIT_INPUT, LabError
 from mhc_lab.run_folder import RunFolder, Status
 from mhc_lab.study import child
@@ -24,6 +25,7 @@ _JUDGE_SECONDS = 0.02  # a run that asks stands still until it has its answer
 _LOCK_SECONDS = 5
 _OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|bad_alloc|can't allocate memory|Cannot allocate", re.IGNORECASE)
 _TAIL_BYTES = 4000
+_SERVER_DIED = 255  # what is known of a forked process whose server was killed
 
 
 Judge = Callable[[int, float], bool]  # step and validation loss -> whether the run is to be pruned there
@@ -107,7 +109,19 @@ def _corpus(config: RunConfig) -> str | None:
 def _attempt(
     folder: RunFolder, target: str, stopping: Callable[[], bool], judge: Judge | None
 ) -> dict[str, Any] | None:
-    """Run once. None where another process took the folder first."""
+    """Run once, and once more where its process was killed, by whatever. None where another process took the folder
+    first. Raises DiskFull: then there is no room for a record either."""
+    for last in (False, True):
+        record, killed = _try(folder, target, stopping, judge, last=last)
+        if not killed or last:
+            return record
+    raise AssertionError("the last try returns")
+
+
+def _try(
+    folder: RunFolder, target: str, stopping: Callable[[], bool], judge: Judge | None, *, last: bool
+) -> tuple[dict[str, Any] | None, bool]:
+    """One try: the record, and whether the process was killed without one, which is recorded of the `last` only."""
     started = datetime.datetime.now(datetime.UTC)
     kills = _kernel_kills()
     log_start = folder.log_file.stat().st_size if folder.log_file.is_file() else 0
@@ -120,10 +134,14 @@ def _attempt(
             record_end(folder, "killed", "interrupted", started)
         raise
     folder.end_questions()
+    if code == EXIT_DISK_FULL:
+        raise DiskFull(folder.path)
     if folder.record() is None and code != child.EXIT_BUSY:
         reason = _reason(code, _tail(folder.log_file, log_start), _kernel_kills() > kills)
+        if not last and (code < 0 or code == _SERVER_DIED) and not reason.startswith("out of memory"):
+            return None, True
         record_end(folder, "failed", reason, started)
-    return folder.record()
+    return folder.record(), False
 
 
 def _end_of(process: child.Child, folder: RunFolder, stopping: Callable[[], bool], judge: Judge | None) -> int:

@@ -6,11 +6,15 @@ run on, beside their requeued twins.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -21,14 +25,17 @@ from typing import Protocol
 
 from filelock import Timeout
 
+from mhc_lab.disk import EXIT_DISK_FULL, DiskFull, is_disk_full
 from mhc_lab.errors import LabError
 from mhc_lab.residual.registry import resolve
 from mhc_lab.run_folder import RunFolder
+from mhc_lab.secrets import redact
 
 # Called with the RunFolder. It writes the record; a LabError caused by the folder's lock says that it is held.
 DEFAULT_TARGET = "mhc_lab.training.run:run"
 JUDGED_TARGET = "mhc_lab.training.run:run_judged"  # that of a sweep which prunes
 EXIT_BUSY = 75
+_LONGEST_TMPDIR = 60  # bytes, of the 107 of a socket's path
 
 _MLFLOW_STORE = (
     "mlflow.store.tracking.sqlalchemy_workspace_store",
@@ -68,8 +75,14 @@ def preload(target: str, *, mlflow: bool) -> None:
 
 class _ForkedChild:
     def __init__(self, folder: RunFolder, target: str) -> None:
-        self._process = _context().Process(target=_forked, args=(str(folder.path), target))
-        self._process.start()
+        for last in (False, True):
+            self._process = _context().Process(target=_forked, args=(str(folder.path), target))
+            try:
+                self._process.start()
+                return
+            except (EOFError, ConnectionError):  # the server was killed; starting again makes another
+                if last:
+                    raise
 
     def wait(self, seconds: float) -> int | None:
         self._process.join(seconds)
@@ -100,7 +113,26 @@ class _CommandChild:
 
 
 def _context() -> ForkServerContext:
+    _short_sockets()
     return multiprocessing.get_context("forkserver")
+
+
+@functools.cache
+def _short_sockets() -> None:
+    """The server's socket lies in the folder of temporary files, and its path may have 107 bytes."""
+    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TMPDIR:
+        return
+    for place in ("/tmp", "/var/tmp", "/dev/shm"):
+        try:
+            folder = tempfile.mkdtemp(prefix="mhc-lab-", dir=place)
+        except OSError:
+            continue
+        multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return
+    raise LabError(
+        f"TMPDIR={tempfile.gettempdir()}: too long for a socket, and /tmp cannot be written: give a shorter one"
+    )
 
 
 def exit_with_parent(wait: Callable[[], object]) -> None:
@@ -127,15 +159,33 @@ def _forked(folder: str, target: str) -> None:
     sys.exit(code)
 
 
+def _leads() -> bool:
+    """Whether this is no further rank of a run of many devices, which repeats the first one's command line."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def _ended_meanwhile(folder: RunFolder) -> bool:
+    """Whether another study's process has made this run since the worker looked: under the lock, as it writes there."""
+    try:
+        with folder.lock():
+            return folder.ended()
+    except Timeout as error:
+        raise LabError(f"{folder.path}: another process works on this run") from error
+
+
 def _run(folder: str, target: str) -> int:
     try:
+        if _leads() and _ended_meanwhile(RunFolder(Path(folder))):
+            return 0
         resolve(target)(RunFolder(Path(folder)))
     except LabError as error:
         if isinstance(error.__cause__, Timeout):
             return EXIT_BUSY
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except Exception:
+        print(redact(str(error)), file=sys.stderr)
+        return EXIT_DISK_FULL if isinstance(error, DiskFull) else error.exit_code
+    except Exception as error:
+        if is_disk_full(error, Path(folder)):
+            return EXIT_DISK_FULL
         traceback.print_exc()
         return 1
     return 0

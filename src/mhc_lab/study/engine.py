@@ -6,7 +6,6 @@ became of the process that made it.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -21,7 +20,9 @@ from optuna.trial import TrialState
 from mhc_lab.command import command_line
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
+from mhc_lab.disk import DiskFull
 from mhc_lab.errors import LabError, RunsFailed
+from mhc_lab.machine import safe_environment
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.folder import StudyFolder
@@ -159,6 +160,8 @@ def run_cells(
                 with undisturbed():
                     launcher.stop()
             deaths = launcher.deaths()
+            if launcher.disk_full():
+                raise DiskFull(folder.results)
     return _failures(grid, folder, deaths)
 
 
@@ -250,6 +253,7 @@ def _watch(missing: Sequence[Cell], folder: StudyFolder, launcher: LocalLauncher
             record = folder.run(cell.run_id).record()
             if record is not None:
                 waiting.remove(cell)
+                launcher.finished()
                 display.ended(cell, record)
         part = sum(part_done(folder.run(cell.run_id), cell.config.trainer.max_steps) for cell in waiting)
         display.running(min(launcher.running(), len(waiting)), part)
@@ -297,7 +301,7 @@ def time_rows(folder: StudyFolder, place: Slot) -> None:
     devices = {} if place.devices is None else {"CUDA_VISIBLE_DEVICES": place.devices}
     done = subprocess.run(
         [sys.executable, "-m", "mhc_lab.training.timing", str(folder.path)],
-        env={**os.environ, **devices},
+        env={**safe_environment(), **devices},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -21,6 +21,7 @@ from rich.console import Console
 from mhc_lab.command import command_line
 from mhc_lab.config.run_id import run_id
 from mhc_lab.data.corpus import corpus_fingerprint
+from mhc_lab.disk import DiskFull
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.study import definition
 from mhc_lab.study.engine import stored_storage
@@ -141,6 +142,8 @@ def run_trials(
                 with undisturbed():
                     workers.stop()
             deaths = workers.deaths()
+            if workers.disk_full():
+                raise DiskFull(folder.results)
     return _failures(study, spec, deaths)
 
 
@@ -225,6 +228,7 @@ def _watch(study: optuna.Study, told: set[int], workers: LocalLauncher, display:
             if trial.state in _LIVE or trial.number in told:
                 continue
             told.add(trial.number)
+            workers.finished()
             if is_told(trial):  # else it was cut off, and is queued again
                 failed = trial.state == TrialState.FAIL
                 seconds = trial.duration.total_seconds() if trial.duration else 0.0

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from mhc_lab.config.run_id import code_fingerprint
+from mhc_lab.disk import EXIT_DISK_FULL, DiskFull, is_disk_full
 from mhc_lab.errors import LabError
 from mhc_lab.residual import registry
 from mhc_lab.secrets import STORAGE_VARIABLE, redact  # not an argument: arguments are public
@@ -111,7 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except LabError as error:
         print(redact(str(error)), file=sys.stderr)
-        return error.exit_code
+        return EXIT_DISK_FULL if isinstance(error, DiskFull) else error.exit_code
+    except Exception as error:
+        if is_disk_full(error, options.results):
+            return EXIT_DISK_FULL
+        raise
     return 0
 
 

@@ -26,8 +26,9 @@ from lightning import Trainer
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
+from mhc_lab.disk import DiskFull, is_disk_full
 from mhc_lab.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
-from mhc_lab.machine import keep_freed_memory
+from mhc_lab.machine import keep_freed_memory, safe_environment
 from mhc_lab.models.cost import cost
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, Status
@@ -88,9 +89,16 @@ def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> d
         except (Killed, KeyboardInterrupt) as signalled:
             status, reason = "killed", str(signalled) or "interrupted"
         except BaseException as error:
+            if is_disk_full(error, folder.path):
+                raise DiskFull(folder.path) from error
             status, reason = "failed", failure_reason(error)
             traceback.print_exc()
-        return attempt.close(status, reason)
+        try:
+            return attempt.close(status, reason)
+        except OSError as error:
+            if is_disk_full(error, folder.path):
+                raise DiskFull(folder.path) from error
+            raise
 
 
 def run_judged(folder: RunFolder) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def launch(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
     started = datetime.now(UTC)
     command = [sys.executable, "-m", "mhc_lab.training.run", str(folder.path), *(["--progress"] if progress else [])]
     # A session of its own, so that what hangs can be ended whole.
-    with subprocess.Popen(command, start_new_session=True) as process:
+    with subprocess.Popen(command, start_new_session=True, env=safe_environment()) as process:
         try:
             with interruptible():
                 code = process.wait()

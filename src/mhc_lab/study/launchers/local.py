@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhc_lab.config.schema import RunConfig
-from mhc_lab.errors import LabError
-from mhc_lab.machine import cores
+from mhc_lab.disk import EXIT_DISK_FULL
+from mhc_lab.errors import EXIT_INPUT, LabError
+from mhc_lab.machine import cores, safe_environment
 from mhc_lab.run_folder import runs_dir
 from mhc_lab.secrets import STORAGE_VARIABLE
 from mhc_lab.study.child import DEFAULT_TARGET
 
 _STOP_SECONDS = 20
+MOST_DEATHS = 3  # of workers, without a run that ended between them: then it is no accident
+_FINAL = (EXIT_INPUT, EXIT_DISK_FULL)  # exit codes that another worker would end with too
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,28 @@ class LocalLauncher:
         command += ["--results", str(results), "--study", study, "--target", target]
         command += ["--interval", str(config.launcher.heartbeat_interval)]
         command += ["--grace", str(config.launcher.heartbeat_grace)]
-        self.processes = [
-            _start(command, _environment(place, url), log) for place, log in zip(places, self.logs, strict=True)
-        ]
+        self._starts = [(command, _environment(place, url), log) for place, log in zip(places, self.logs, strict=True)]
+        self.processes = [_start(*start) for start in self._starts]
+        self._died_in_a_row = 0
+        self._stopping = False
 
     def running(self) -> int:
-        """How many workers are at work."""
+        """How many workers are at work. One that died is replaced, MOST_DEATHS times at most without a run's end."""
+        for index, process in enumerate(self.processes):
+            code = process.poll()
+            if code in (None, 0, *_FINAL) or self._stopping or self._died_in_a_row >= MOST_DEATHS:
+                continue
+            self._died_in_a_row += 1
+            self.processes[index] = _start(*self._starts[index], again=True)
         return sum(process.poll() is None for process in self.processes)
+
+    def finished(self) -> None:
+        """A run has ended: workers that die are no row of deaths."""
+        self._died_in_a_row = 0
+
+    def disk_full(self) -> bool:
+        """Whether a worker ended for want of room on the disk, where its log may lie too."""
+        return any(process.poll() == EXIT_DISK_FULL for process in self.processes)
 
     def deaths(self) -> list[str]:
         """Of the workers that ended otherwise than by having nothing to do: how, and where their log lies."""
@@ -100,6 +118,7 @@ class LocalLauncher:
 
     def stop(self) -> None:
         """Have every worker record its run as killed and end."""
+        self._stopping = True
         for process in self.processes:
             process.terminate()
         deadline = time.monotonic() + _STOP_SECONDS
@@ -111,9 +130,11 @@ class LocalLauncher:
                 process.wait()
 
 
-def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _start(
+    command: list[str], environment: dict[str, str], log: Path, *, again: bool = False
+) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C in the terminal reaches this process alone, which then stops its workers in order.
-    with log.open("wb") as file:
+    with log.open("ab" if again else "wb") as file:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment, start_new_session=True
         )
@@ -123,7 +144,7 @@ def _environment(place: Slot, url: str) -> dict[str, str]:
     threads = str(place.threads)
     shared = {STORAGE_VARIABLE: url, "MHC_LAB_THREADS": threads, "OMP_NUM_THREADS": threads}
     devices = {} if place.devices is None else {"CUDA_VISIBLE_DEVICES": place.devices}
-    return {**os.environ, **shared, **devices}
+    return {**safe_environment(), **shared, **devices}
 
 
 def _threads(workers: int, ranks: int) -> int:

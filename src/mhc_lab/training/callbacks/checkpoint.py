@@ -34,5 +34,9 @@ class Checkpoint(Callback):
             "run_id": self.folder.run_id,
         }
         scratch = self.folder.checkpoint_file.with_suffix(f".{os.getpid()}")
-        torch.save(content, scratch)
-        scratch.replace(self.folder.checkpoint_file)
+        try:
+            torch.save(content, scratch)
+            scratch.replace(self.folder.checkpoint_file)
+        except (OSError, RuntimeError):  # no room on the disk: nothing half-written stays
+            scratch.unlink(missing_ok=True)
+            raise
