@@ -89,7 +89,17 @@ TIMING = {
     "device": Maybe(str),
     "threads": Maybe(int),
     "code_fingerprint": Maybe(str),
-    "rows": MapOf({"run_id": Maybe(str), "baseline": Maybe(str), "ms_per_step": NUMBER, "ms_ratio": NUMBER}),
+    "load": Maybe(NUMBER),
+    "cores": Maybe(int),
+    "rows": MapOf(
+        {
+            "run_id": Maybe(str),
+            "baseline": Maybe(str),
+            "ms_per_step": NUMBER,
+            "ms_ratio": NUMBER,
+            "ms_ratio_spread": Maybe(NUMBER),
+        }
+    ),
 }
 MLFLOW = {
     "uri": str,

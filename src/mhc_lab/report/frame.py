@@ -39,7 +39,7 @@ DEGENERACY = ("spread_perturbed", "spread_step10")
 COST = ("parameters", "connection_parameters", "flops_per_token", "connection_flops_per_token")
 NUMBERS = (*METRICS, *DEGENERACY, *COST, "seconds", "probe_seconds", "probe_fraction")
 ORIGIN = ("corpus_fingerprint", "code_fingerprint", "started", "ended")
-ENVIRONMENT = ("python", "torch", "lightning", "mhc_lab", "platform", "device", "threads")
+ENVIRONMENT = ("python", "torch", "lightning", "mhc_lab", "platform", "device", "threads", "backend", "strategy")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,11 @@ class Study:
         if base is None or base["baseline"] != own["baseline"]:
             return None
         return float(own["ms_ratio"]) / float(base["ms_ratio"])
+
+    def time_spread(self, row: str) -> float | None:
+        """Half of what the middle half of the pairs' ratios spans; None where it was not recorded, or not so timed."""
+        own = self.timed(row)
+        return own.get("ms_ratio_spread") if own is not None and own["baseline"] == self.baseline_of(row) else None
 
     def row_cells(self, row: str) -> pd.DataFrame:
         """The cells of one row, in order of their seeds."""

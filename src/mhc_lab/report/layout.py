@@ -10,6 +10,7 @@ from mhc_lab.report.frame import Study
 from mhc_lab.report.legend import details, legend, warnings
 from mhc_lab.report.summary import Summary
 from mhc_lab.report.texts import BLANK, count, interval, number, p_value, signed, with_interval
+from mhc_lab.report.verdict import verdict
 
 IDENTICAL = "identical by construction"
 MARKS = {"dynamic": "✓", "static": "(✓)", "fixed": ""}
@@ -56,12 +57,13 @@ COLUMNS = (
 class Layout:
     """A table ready to be written: `rows` hold a text for every column's key, `notes` those of each row.
 
-    `best` are the rows to be marked as such. `warnings` say what the table lacks or mixes, `legend` how to read the
-    gaps, `details` the other columns.
+    `verdict` says in words what can be told. `best` are the rows to be marked as such. `warnings` say what the table
+    lacks or mixes, `legend` how to read the gaps, `details` the other columns.
     """
 
     study: str
     title: str
+    verdict: list[str]
     columns: list[Column]
     rows: list[dict[str, str]]
     notes: list[list[str]]
@@ -82,6 +84,7 @@ def lay_out(study: Study, summary: Summary) -> Layout:
     return Layout(
         study.name,
         study.title,
+        verdict(summary),
         columns,
         [_texts(row) for _, row in frame.iterrows()],
         summary.notes,
@@ -100,7 +103,8 @@ def number_notes(notes: list[list[str]]) -> tuple[list[str], list[list[int]]]:
 
 def _texts(row: pd.Series) -> dict[str, str]:
     lost = row["cells"] - row["seeds"]
-    ratio = BLANK if pd.isna(row["ms_ratio"]) else f"{row['ms_ratio']:.2f}×"
+    spread = "" if pd.isna(row["ms_ratio_spread"]) else f" ± {row['ms_ratio_spread']:.2f}"
+    ratio = BLANK if pd.isna(row["ms_ratio"]) else f"{row['ms_ratio']:.2f}×{spread}"
     texts = {key: MARKS[row[key]] for key in ("h_res", "h_pre", "h_post")}
     return texts | {
         "row": row["row"],

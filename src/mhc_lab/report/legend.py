@@ -11,6 +11,8 @@ from mhc_lab.report.summary import Best, Power, Summary
 from mhc_lab.report.texts import p_text, with_interval
 from mhc_lab.run_folder import ENDED
 
+BUSY = 1.5  # load a core of the minute before; workers that have just ended leave about 1
+
 
 def warnings(study: Study) -> list[str]:
     """What a reader must know before the table: cells without a result, baselines without a loss, mixed runs."""
@@ -23,6 +25,12 @@ def warnings(study: Study) -> list[str]:
     for baseline in study.baselines:
         if not (study.row_cells(baseline)["status"] == "finished").any():
             lines.append(f"the baseline {baseline} has no finished run: no gaps to it")
+    timing = study.timing or {}
+    if timing.get("load", 0.0) > BUSY * timing.get("cores", 1):
+        lines.append(
+            f"the machine was busy before the rows were timed (load {timing['load']:.1f} on {timing['cores']} cores): "
+            "times are not to be relied on"
+        )
     return lines + mixture_lines(mixtures(study))
 
 
@@ -79,7 +87,8 @@ def details(study: Study) -> list[str]:
         "of the product up to the output, the largest over start layers. Means over the finished seeds.",
         "max ‖∇‖: the largest finite gradient norm before clipping, over all steps and seeds. Spikes: loss spikes, "
         "mean per run. Both count diverged runs too.",
-        f"Time: {timing}. Memory: peak, the largest over the seeds.",
+        f"Time: {timing}; ±: half of what the middle half of the pairs spans. Memory: peak, the largest over "
+        "the seeds.",
     ]
 
 

@@ -14,6 +14,8 @@ def render(layout: Layout) -> str:
     lines = [
         f"# {_escape(layout.title)}",
         "",
+        _escape(" ".join(layout.verdict)),
+        "",
         *(f"> **Warning:** {_escape(line)}.\n" for line in layout.warnings),
         _line([*(column.head for column in layout.columns), "note"]),
         _line([*(_RULES[column.align] for column in layout.columns), "---"]),

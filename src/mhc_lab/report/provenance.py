@@ -21,7 +21,7 @@ from mhc_lab.run_folder import ENDED
 
 PACKAGES = ("mhc-lab", "torch", "triton", "lightning", "torchmetrics", "omegaconf", "optuna", "mlflow", "numpy")
 FAIR = ("corpus_fingerprint", "code_fingerprint")  # where these differ, so do the losses
-COMPARABLE = (*FAIR, "torch", "device")  # alike in all runs of a fair table
+COMPARABLE = (*FAIR, "torch", "device", "backend", "strategy")  # alike in all runs of a fair table
 
 
 def provenance(study: Study, export_command: str = "") -> dict[str, Any]:
@@ -96,7 +96,8 @@ def mixture_lines(mixed: dict[str, dict[str, list[str]]]) -> list[str]:
     lines = []
     for key, values in mixed.items():
         counts = [f"{value} ({len(ids)} run{'' if len(ids) == 1 else 's'})" for value, ids in values.items()]
-        lines.append(f"the runs differ in {key}: {', '.join(counts)}; gaps across them are not fair comparisons")
+        what = "times and memory" if key in ("backend", "strategy") else "gaps"
+        lines.append(f"the runs differ in {key}: {', '.join(counts)}; {what} across them are not fair comparisons")
     return lines
 
 

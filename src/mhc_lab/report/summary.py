@@ -50,6 +50,7 @@ COLUMNS = (
     "flops_per_token",
     "ms_per_step",
     "ms_ratio",
+    "ms_ratio_spread",
     "peak_memory_mb",
     "note",
 )
@@ -255,7 +256,11 @@ def _cost(study: Study, row: str) -> dict[str, Any]:
     timed = study.timed(row)
     if timed is None:
         return line | {"ms_per_step": finished["ms_per_step"].mean()}
-    return line | {"ms_per_step": timed["ms_per_step"], "ms_ratio": study.time_ratio(row)}
+    return line | {
+        "ms_per_step": timed["ms_per_step"],
+        "ms_ratio": study.time_ratio(row),
+        "ms_ratio_spread": study.time_spread(row),
+    }
 
 
 def _best(study: Study, frame: pd.DataFrame, losses: Losses) -> dict[str, Best]:

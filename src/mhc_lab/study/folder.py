@@ -24,7 +24,6 @@ from mhc_lab.study.sweep_file import SweepSpec, resolve_sweep
 OtherCode = Literal["ask", "keep", "rerun"]  # what becomes of results that other code made
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
-_RUN_ID = re.compile(r"[A-Za-z0-9_.+-]{1,200}-[0-9a-f]{12}")
 # Folders of `results` that are no study's.
 _TAKEN = ("runs", "bench", "retarget", "sinkhorn-analysis", "speed", "statistics")
 
@@ -59,7 +58,7 @@ class StudyFolder:
             return None
         wrong = misfit(content, SWEEP if content.get("kind") == "sweep" else GRID)
         for cell in [] if wrong else content.get("cells", []):
-            if not _RUN_ID.fullmatch(cell["run_id"]):
+            if not _is_a_folders_name(cell["run_id"]):
                 wrong = f"'{str(cell['run_id'])[:40]}' names no run"
         if wrong:
             raise damaged(self.study_file, wrong)
@@ -174,6 +173,11 @@ class StudyFolder:
         timed = {row: entry.get("run_id") for row, entry in timing["rows"].items()}
         made_now = timing.get("code_fingerprint") == code_fingerprint()
         return bool(made_now and timed == stored["timing_config"])
+
+
+def _is_a_folders_name(name: str) -> bool:
+    """Whether a run's id, which a file says, stays within the folder of runs."""
+    return 0 < len(name) <= 255 and name not in (".", "..") and not set(name) & set("/\0")
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:

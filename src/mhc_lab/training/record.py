@@ -15,6 +15,7 @@ import mhc_lab
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.models.cost import Cost
+from mhc_lab.ops import backends
 from mhc_lab.run_folder import RunFolder, Status
 from mhc_lab.training.callbacks.gradients import GradientNorms
 from mhc_lab.training.callbacks.memory import PeakMemory
@@ -22,7 +23,7 @@ from mhc_lab.training.callbacks.metrics import Metrics
 from mhc_lab.training.callbacks.probes import Probes
 from mhc_lab.training.callbacks.spikes import Spikes
 from mhc_lab.training.degenerate import verdict
-from mhc_lab.training.strategy import device_name, threads
+from mhc_lab.training.strategy import accelerator, device_name, ranks, threads
 
 PROBED = (
     "gain_forward",
@@ -82,9 +83,18 @@ def build_record(
             "platform": platform.platform(),
             "device": device_name(config.trainer),
             "threads": threads(config.trainer),
+            "backend": operations_backend(accelerator(config.trainer)),
+            "strategy": config.trainer.strategy if ranks(config.trainer) > 1 else "one device",
             "mhc_lab": mhc_lab.__version__,
         },
     }
+
+
+def operations_backend(chosen: str) -> str:
+    """What the operations of a run on "cpu" or "gpu" ran on, and which of them gave way to the reference."""
+    name = backends.chosen(torch.device("cuda" if chosen == "gpu" else "cpu"))
+    gave_way = sorted(operation for operation, backend in backends.failed() if backend == name)
+    return f"{name} ({', '.join(gave_way)}: reference)" if gave_way else name
 
 
 def _metrics(config: RunConfig, measured: Measured) -> dict[str, float | int | None]:

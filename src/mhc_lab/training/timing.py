@@ -6,6 +6,7 @@ python -m mhc_lab.training.timing <study folder>
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import sys
 import time
@@ -21,7 +22,7 @@ from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, LabError
 from mhc_lab.files import GRID, MapOf, read_json
-from mhc_lab.machine import keep_freed_memory
+from mhc_lab.machine import cores, keep_freed_memory
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, runs_dir, write_json
 from mhc_lab.training.clock import StepClock
@@ -49,11 +50,12 @@ def time_rows(
     A step is forward, backward, clipping and optimizer on one device of the first row's config, in the row's own
     precision, built as in a run. `ms_per_step` is the median, `ms_ratio` the median of the ratios of pairs that ran
     one after the other; the baseline's own, against a second copy of itself, shows the noise. Content of timing.json:
-    {"device", "threads", "rows": {row: {"baseline", "ms_per_step", "ms_ratio", "samples"}}}. Raises LabError for a
-    corpus or device that is not there. A row whose steps fail is left out, with a warning. `told` hears before each row
-    how many of how many are done.
+    {"device", "threads", "load", "cores", "rows": {row: {"baseline", "ms_per_step", "ms_ratio", "ms_ratio_spread",
+    "samples"}}}. Raises LabError for a corpus or device that is not there. A row whose steps fail is left out, with a
+    warning. `told` hears before each row how many of how many are done.
     """
     keep_freed_memory()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # of the minute before: what else there was
     trainer = next(iter(configs.values())).trainer
     device = accelerator(trainer)
     torch.set_num_threads(threads(trainer))
@@ -76,10 +78,17 @@ def time_rows(
             "baseline": baseline,
             "ms_per_step": statistics.median(own for _, own in pairs),
             "ms_ratio": statistics.median(own / base for base, own in pairs),
+            "ms_ratio_spread": _spread([own / base for base, own in pairs]),
             "samples": len(pairs),
         }
     in_order = {name: rows[name] for name in configs if name in rows}
-    return {"device": device_name(trainer), "threads": threads(trainer), "rows": in_order}
+    return {
+        "device": device_name(trainer),
+        "threads": threads(trainer),
+        "load": load,
+        "cores": cores(),
+        "rows": in_order,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,6 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
     return EXIT_OK
+
+
+def _spread(ratios: Sequence[float]) -> float:
+    """Half of what the middle half of the pairs' ratios spans."""
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (0.0, 0.0, 0.0)
+    return (high - low) / 2
 
 
 class _Told:
