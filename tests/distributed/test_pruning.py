@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from mhc_lab.data.corpus import corpus_fingerprint
+from mhc_lab.residual.registry import TRUST_ALL, TRUST_VARIABLE
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.child import JUDGED_TARGET
 
@@ -84,9 +85,10 @@ def test_both_ranks_do_as_they_are_told(stop_at, tiny, tmp_path):
     thread.start()
     try:
         command = [sys.executable, "-m", "mhc_lab.study.child", str(folder.path), JUDGED_TARGET]
+        trusting = {**ENVIRONMENT, TRUST_VARIABLE: TRUST_ALL}
         # stdin stays open: a child ends with its parent.
         with subprocess.Popen(
-            command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env=trusting, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as child:
             printed = child.stdout.read()
             code = child.wait(100)

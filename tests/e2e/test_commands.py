@@ -183,4 +183,4 @@ def test_export_refuses_what_cannot_be_compared(studied: tuple[Path, str], tmp_p
 def test_sync_has_nothing_left_to_send(studied: tuple[Path, str]) -> None:
     ended = mhc_lab("sync", cwd=studied[0])
     assert ended.returncode == 0, ended.stderr
-    assert "4 runs looked at, something sent of 0" in ended.stdout
+    assert "4 runs looked at, 0 of them had something to send" in ended.stdout

@@ -187,7 +187,8 @@ def test_a_study_that_is_a_grid_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
     study = tmp_path / "results" / "mine" / "study.json"
     study.parent.mkdir(parents=True)
-    study.write_text(json.dumps({"study": "mine", "grid": "demo", "cells": []}))
+    words = dict.fromkeys(("study", "grid", "title", "command", "created", "storage", "baseline"), "mine")
+    study.write_text(json.dumps({**words, "overrides": [], "rows": [], "cells": [], "timing_config": {}}))
     (line,) = refused(tmp_path, "sweep", "./one.yaml", "--study", "mine")
     assert "study 'mine' is a grid" in line
 

@@ -69,11 +69,15 @@ def generate(results: Path, rows: int = ROWS, seeds: int = SEEDS, points: int = 
     study = {
         "study": "big",
         "title": "A generated study",
+        "grid": "generated",
         "baseline": "identity",
         "command": "generated",
+        "created": "2026-01-01T00:00:00+00:00",
+        "storage": "sqlite:///studies.db",
         "overrides": [],
         "rows": entries,
         "cells": cells,
+        "timing_config": {cell["row"]: cell["run_id"] for cell in reversed(cells)},
     }
     (results / "big").mkdir()
     (results / "big" / "study.json").write_text(json.dumps(study))

@@ -60,7 +60,7 @@ def test_the_last_probe_of_finished_runs(written: tuple[Any, Path, Path]) -> Non
 
 def test_a_probe_longer_than_a_block_is_read_whole(written: tuple[Any, Path, Path]) -> None:
     study, finished, _ = written
-    padded = {**json.loads(probe(20)), "more": "x" * 300_000}
+    padded = {**json.loads(probe(20)), "more": [0.25] * 60_000}
     (finished / "gains.jsonl").write_text(probe(10) + "\n" + json.dumps(padded) + "\n")
     assert last_probes(study)["identity"][0].step == 20
 

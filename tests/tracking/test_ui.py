@@ -65,7 +65,7 @@ def test_what_is_watched_ends_with_its_parent(how: signal.Signals | None, tmp_pa
         f"open({str(started)!r}, 'w').write(f'{{os.getpid()}} {{inner.pid}}'); time.sleep(60)"
     )
     outer = (
-        "import subprocess, sys, time; "
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # not as under nohup
         "p = subprocess.Popen([sys.executable, '-m', 'mhc_lab.tracking.watched', sys.executable, '-c', sys.argv[1]], "
         "stdin=subprocess.PIPE, start_new_session=True); "
         f"[time.sleep(0.05) for _ in iter(lambda: __import__('os').path.exists({str(started)!r}), True)]; "

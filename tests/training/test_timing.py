@@ -61,6 +61,11 @@ def test_a_baseline_that_cannot_be_timed_costs_the_other_sizes_nothing(tiny, mon
     assert capsys.readouterr().err.count("could not be timed: MemoryError") == 2
 
 
+def row_of_a_study(name: str) -> dict[str, object]:
+    modes = dict.fromkeys(("h_res", "h_pre", "h_post"), "fixed" if name == "identity" else "dynamic")
+    return {"row": name, "baseline": "identity", "variant": name, **modes, "streams": 4}
+
+
 def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "STEPS", 2)
     rows = {"identity": folder("residual=identity"), "hc": folder("residual=hc")}
@@ -68,7 +73,16 @@ def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
     study.mkdir()
     run_ids = {name: row.run_id for name, row in rows.items()}
     (study / "study.json").write_text(
-        json.dumps({"rows": [{"row": name, "baseline": "identity"} for name in rows], "timing_config": run_ids})
+        json.dumps(
+            {
+                **dict.fromkeys(("study", "title", "command", "created", "storage", "grid"), "mine"),
+                "baseline": "identity",
+                "overrides": [],
+                "rows": [row_of_a_study(name) for name in rows],
+                "cells": [],
+                "timing_config": run_ids,
+            }
+        )
     )
     assert timing.main([str(study)]) == 0
     written = json.loads((study / "timing.json").read_text())
