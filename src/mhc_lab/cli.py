@@ -111,8 +111,8 @@ def train(
     if folder.ended() and not rerun:
         _check_code(folder, keep)
         typer.echo(f"{folder.run_id} has a result already; --rerun makes it again")
-    else:
-        _train(results, config, fingerprint)
+    elif not _train(results, config, fingerprint):
+        return
     _show(folder)
     record = folder.record()
     if record is not None and record["status"] == "diverged":
@@ -583,26 +583,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
+def _train(results: Path, config: RunConfig, fingerprint: str) -> bool:
+    """Train, as the first rank or as one that torchrun started beside it; whether this is the one that tells of it."""
     from filelock import Timeout
 
-    from mhc_lab.run_folder import RunFolder
+    from mhc_lab.config.run_id import run_id
+    from mhc_lab.run_folder import RunFolder, runs_dir
     from mhc_lab.tracking.mlflow import start_run
     from mhc_lab.tracking.store import resolve_uri
+    from mhc_lab.training.joining import check_started, join
     from mhc_lab.training.run import launch
-    from mhc_lab.training.strategy import accelerator
+    from mhc_lab.training.strategy import accelerator, global_rank
 
     # Mistakes of place come to light before anything is written.
+    check_started(config)
     accelerator(config.trainer)
     resolve_uri(config.tracking.uri, results)
-    folder = RunFolder.create(results, config, fingerprint)
-    if (steps := _logged_steps(folder)) and not folder.ended():
-        typer.echo(f"an earlier attempt stopped at step {steps}: the run begins anew", err=True)
-    try:
-        with folder.lock():
-            start_run(results, folder, config.tracking)
-    except Timeout as error:
-        raise LabError(f"{folder.path}: another process works on this run; wait for it or stop it") from error
+    if global_rank(config.trainer) > 0:
+        folder = RunFolder(runs_dir(results) / run_id(config, fingerprint))
+        join(folder, config)
+    else:
+        folder = RunFolder.create(results, config, fingerprint)
+        if (steps := _logged_steps(folder)) and not folder.ended():
+            typer.echo(f"an earlier attempt stopped at step {steps}: the run begins anew", err=True)
+        try:
+            with folder.lock():
+                start_run(results, folder, config.tracking)
+        except Timeout as error:
+            raise LabError(f"{folder.path}: another process works on this run; wait for it or stop it") from error
     record = launch(folder, progress=True)
     if record["status"] == "killed":
         steps = record["metrics"].get("steps", 0)
@@ -610,6 +618,7 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> None:
         raise Interrupted(f"interrupted: {lost}; the same command begins this run anew")
     if record["status"] == "failed":
         raise RunsFailed(f"{folder.path}: failed: {record['reason']}")
+    return global_rank(config.trainer) == 0
 
 
 def _logged_steps(folder: RunFolder) -> int:

@@ -129,6 +129,10 @@ def launch(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
     record = folder.record()
     if code == EXIT_INPUT:
         raise LabError(f"{folder.path}: could not be run; the reason stands above")
+    if global_rank(config.trainer) > 0:  # the first rank records, and may still be at it
+        outcomes: dict[int, Status] = {EXIT_OK: "finished", EXIT_INTERRUPTED: "killed"}
+        reason = None if code == EXIT_OK else "the reason stands above"
+        return build_record(folder, config, Measured(started), outcomes.get(code, "failed"), reason)
     if record is None:
         record = build_record(folder, config, Measured(started), "failed", f"its process ended with code {code}")
         folder.write_record(record)

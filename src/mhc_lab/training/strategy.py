@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from typing import Any
 
@@ -15,6 +16,8 @@ from mhc_lab.config.schema import TrainerConfig
 from mhc_lab.errors import LabError
 from mhc_lab.machine import cores, processor
 
+# A rank that waits for one that never comes ends then; torch's own default is half an hour.
+RANK_TIMEOUT = datetime.timedelta(minutes=5)
 PRECISION = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
@@ -57,7 +60,10 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
         return arguments
     if config.strategy == "ddp":
         arguments["strategy"] = DDPStrategy(
-            process_group_backend=backend, find_unused_parameters=False, gradient_as_bucket_view=True
+            process_group_backend=backend,
+            find_unused_parameters=False,
+            gradient_as_bucket_view=True,
+            timeout=RANK_TIMEOUT,
         )
     elif config.strategy == "fsdp2":
         arguments["strategy"] = ModelParallelStrategy(
@@ -65,6 +71,7 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,
             process_group_backend=backend,
+            timeout=RANK_TIMEOUT,
         )
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         arguments["plugins"] = [SLURMEnvironment(auto_requeue=False)]
