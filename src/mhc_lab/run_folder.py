@@ -8,13 +8,16 @@
 - checkpoint.pt: final weights, loadable with weights_only
 - mlflow.json: what the tracking server has of it
 - log.txt: what the process printed
+- begun.json: while a process works on it, which and since when
 - question.json, verdict.json: at a validation, between a run that may be pruned and its worker
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import socket
 import uuid
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +53,7 @@ class RunFolder:
         self.log_file = self.path / "log.txt"
         self.question_file = self.path / "question.json"
         self.verdict_file = self.path / "verdict.json"
+        self.begun_file = self.path / "begun.json"
 
     @property
     def run_id(self) -> str:
@@ -105,6 +109,18 @@ class RunFolder:
             mirrored = read_json(self.mlflow_file)
             if mirrored is not None:  # another attempt is another MLflow run
                 write_json(self.mlflow_file, {**mirrored, "attempt": uuid.uuid4().hex})
+
+    def begin(self) -> None:
+        """Note who works on this run, for `status`; to be called under the lock."""
+        since = datetime.datetime.now(datetime.UTC).isoformat()
+        write_json(self.begun_file, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+
+    def begun(self) -> dict[str, Any] | None:
+        """What `begin` noted; None where nobody did, or the note is damaged, which matters to nobody."""
+        try:
+            return read_json(self.begun_file, {"host": str, "pid": int, "since": str})
+        except LabError:
+            return None
 
     def ask(self, step: int, val_loss: float) -> None:
         """Of a run that may be pruned: this is where it stands, shall it go on?"""

@@ -65,3 +65,13 @@ def test_a_command_of_a_run_ends_with_its_worker(lab):
 
 
 SHORT = ["trainer.max_steps=2", "model.blocks=1", "model.dim=16", "trainer.threads=1", "data.val_windows=4"]
+
+
+def test_a_run_that_hangs_over_its_time_is_ended(lab, monkeypatch):
+    monkeypatch.setattr(cell, "_OVERTIME_SECONDS", 0.2)
+    made = lab.grid([0], "trainer.time_limit=1").cells[0]
+    run = RunFolder.create(lab.results, made.config, made.corpus_fingerprint)
+    record = run_cell(run, "fake_runs:slow", lambda: False)
+    assert record["status"] == "failed"
+    assert record["reason"] == "over trainer.time_limit=1 s, and it did not end by itself"
+    assert fake_runs.begun(run) == 1  # not tried again

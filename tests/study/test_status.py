@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -43,3 +44,14 @@ def test_an_unknown_study_names_the_nearest(lab):
     lab.folder().write(lab.grid(), storage="", command="")
     with pytest.raises(LabError, match="did you mean 'grid'"):
         status(lab.results, "gridd")
+
+
+def test_a_run_at_work_says_where_and_for_how_long(lab):
+    lab.ablate(seeds=[0])
+    run = lab.runs(lab.grid([0]))["mhc", 0]
+    run.record_file.unlink()
+    with run.lock():
+        run.begin()
+        assert re.fullmatch(r"on \S+ \(pid \d+\) for 0 s, at step \d+ of \d+", state(run)[1])
+        run.begun_file.write_text("{")  # a note that is damaged is worth nothing
+        assert state(run) == ("running", "")

@@ -178,6 +178,7 @@ class TrainerConfig:
     log_every: int = setting(10, at_least(1), "steps between lines of metrics", in_id=False)
     val_every: int = setting(0, at_least(0), "steps between validations; 0: only at the last step", in_id=False)
     probe_every: int = setting(100, at_least(0), "steps between probes of gains; 0: only as records need", in_id=False)
+    time_limit: int = setting(0, at_least(0), "seconds after which a run is ended as failed; 0: none", in_id=False)
     keep_checkpoint: Literal["last", "none"] = setting("last", None, "whether the final weights stay", in_id=False)
 
 

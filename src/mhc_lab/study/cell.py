@@ -25,10 +25,15 @@ _JUDGE_SECONDS = 0.02  # a run that asks stands still until it has its answer
 _LOCK_SECONDS = 5
 _OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|bad_alloc|can't allocate memory|Cannot allocate", re.IGNORECASE)
 _TAIL_BYTES = 4000
+_OVERTIME_SECONDS = 60.0  # that a run over trainer.time_limit gets to say so itself
 _SERVER_DIED = 255  # what is known of a forked process whose server was killed
 
 
 Judge = Callable[[int, float], bool]  # step and validation loss -> whether the run is to be pruned there
+
+
+class _Hangs(Exception):
+    """A run that is over its time and says nothing."""
 
 
 class Stopped(Exception):
@@ -128,6 +133,10 @@ def _try(
     process = child.start(folder, target)
     try:
         code = _end_of(process, folder, stopping, judge)
+    except _Hangs as error:
+        process.kill()
+        record_end(folder, "failed", str(error), started)
+        return folder.record(), False
     except BaseException as error:
         process.kill()  # it would wait for an answer that nobody gives, and hold its folder
         if isinstance(error, Stopped):
@@ -147,12 +156,16 @@ def _try(
 def _end_of(process: child.Child, folder: RunFolder, stopping: Callable[[], bool], judge: Judge | None) -> int:
     """Wait for a run and answer what it asks; its exit code. Raises Stopped, and what the judge raises."""
     answered = 0
+    limit = folder.config().trainer.time_limit
+    start = time.monotonic()
     while True:
         code = process.wait(_POLL_SECONDS if judge is None else _JUDGE_SECONDS)
         if code is not None:
             return code
         if stopping():
             raise Stopped
+        if limit and time.monotonic() - start > limit + _OVERTIME_SECONDS:
+            raise _Hangs(f"over trainer.time_limit={limit} s, and it did not end by itself")
         question = None if judge is None else folder.question()
         if judge is not None and question is not None and question[0] > answered:
             folder.answer(question[0], judge(*question))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mhc_lab.report.sweep.data import value_text
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.progress import first_line
+from mhc_lab.units import duration
 
 STATES = ("finished", "diverged", "failed", "running", "waiting")
 
@@ -30,7 +32,24 @@ def state(folder: RunFolder) -> tuple[str, str]:
         with folder.lock():
             return "waiting", ""
     except Timeout:
-        return "running", ""
+        return "running", _whereabouts(folder)
+
+
+def _whereabouts(folder: RunFolder) -> str:
+    """Where a run is being made, for how long, and how far it is by its own log."""
+    begun = folder.begun()
+    if begun is None:
+        return ""
+    try:
+        since = datetime.datetime.fromisoformat(begun["since"])
+        seconds = (datetime.datetime.now(datetime.UTC) - since).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    step = max((line.get("step", 0) for line in folder.metrics()), default=0)
+    return (
+        f"on {begun['host']} (pid {begun['pid']}) for {duration(max(0.0, seconds))}, "
+        f"at step {step} of {folder.config().trainer.max_steps}"
+    )
 
 
 def status(results: Path, study: str, console: Console | None = None) -> None:

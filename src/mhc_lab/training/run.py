@@ -45,6 +45,7 @@ from mhc_lab.training.callbacks.progress import ProgressDisplay
 from mhc_lab.training.callbacks.pruning import Pruned, Pruning
 from mhc_lab.training.callbacks.spikes import Spikes
 from mhc_lab.training.callbacks.steps import StepLog
+from mhc_lab.training.callbacks.time_limit import OutOfTime, TimeLimit
 from mhc_lab.training.clock import StepClock
 from mhc_lab.training.degenerate import perturbed_spread
 from mhc_lab.training.module import ResidualLM
@@ -86,6 +87,8 @@ def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> d
             status, reason = "diverged", str(outcome)
         except Pruned as outcome:
             status, reason = "pruned", str(outcome)
+        except OutOfTime as outcome:
+            status, reason = "failed", str(outcome)
         except (Killed, KeyboardInterrupt) as signalled:
             status, reason = "killed", str(signalled) or "interrupted"
         except BaseException as error:
@@ -244,6 +247,8 @@ class _Attempt:
             measured.probes,
             Divergence(),
         ]
+        if settings.time_limit:
+            callbacks.append(TimeLimit(settings.time_limit, settings.max_steps))
         if self.judged:
             callbacks.append(Pruning(self.folder, clock, steps))
         if settings.keep_checkpoint == "last":
@@ -287,8 +292,10 @@ def _held(folder: RunFolder, leads: bool) -> Iterator[None]:
     except Timeout as error:
         raise LabError(f"{folder.path}: another process works on this run; wait for it or stop it") from error
     try:
+        folder.begin()
         yield
     finally:
+        folder.begun_file.unlink(missing_ok=True)
         lock.release()
 
 
