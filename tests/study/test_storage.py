@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import socket
 import time
 
 import optuna
@@ -156,3 +158,22 @@ def test_workers_cannot_share_a_memory(url):
     with pytest.raises(LabError, match="need a file"):
         absolute(url)
     assert absolute("sqlite:///studies.db").startswith("sqlite:////")
+
+
+def test_a_grid_in_one_database_belongs_to_one_results_folder(lab, tmp_path):
+    url = f"sqlite:///{tmp_path}/shared.db"
+    assert lab.ablate(seeds=[0], storage=url) == []
+    other = dataclasses.replace(lab, results=tmp_path / "elsewhere")
+    with pytest.raises(LabError, match="belongs to another results folder: use that --results, another --study"):
+        other.ablate(seeds=[0], storage=url)
+    assert not (other.results / "grid").exists()
+    # A folder that was moved is the same one.
+    lab.results.rename(tmp_path / "moved")
+    assert dataclasses.replace(lab, results=tmp_path / "moved").ablate(seeds=[0, 1], storage=url) == []
+
+
+def test_machines_of_one_name_do_not_judge_each_others_workers(storage):
+    study = storage.create()
+    _take(study, f"{socket.gethostname()} 4194305 1")
+    storage.reap(study)
+    assert [trial.state for trial in trials(study)] == [TrialState.RUNNING]

@@ -136,6 +136,8 @@ def run_cells(
     url = resolve(kept, folder.results)
     study_storage = _open_storage(grid, folder, url)
     optuna_study = study_storage.create()
+    if kept != DEFAULT_STORAGE:
+        study_storage.claim(optuna_study)
     folder.write(grid, storage=without_password(kept), command=command)
     for run in outdated:
         _forget(run)

@@ -8,6 +8,7 @@ import datetime
 import os
 import socket
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ from sqlalchemy.engine import make_url
 
 from mhc_lab.addresses import sqlite_file, sqlite_url
 from mhc_lab.errors import LabError
-from mhc_lab.run_folder import runs_dir
+from mhc_lab.run_folder import runs_dir, write_whole
 from mhc_lab.secrets import HIDDEN, STORAGE_VARIABLE, public, redact, whole
 from mhc_lab.study.patient import PatientStorage
 
@@ -34,6 +35,7 @@ MAX_RETRIES = 2
 
 # User attributes that a trial has of its worker, and not of its point. STOPPED: the worker has queued the point again.
 WORKER, STOPPED = "worker", "stopped"
+_RESULTS = "results"  # a study's: the folder that its runs lie in
 
 _CONNECT_SECONDS = 5
 _CONNECT_PAUSES = (0.5, 1.5)  # seconds between attempts
@@ -104,6 +106,7 @@ class StudyStorage:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)
+        self._runs = runs_dir(results)
         self._grace = datetime.timedelta(seconds=grace)
         self._exhausted = exhausted
         self._retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
@@ -156,6 +159,17 @@ class StudyStorage:
             raise LabError(
                 f"the storage has no study '{self.name}': start it with mhc-lab ablate or mhc-lab sweep"
             ) from error
+
+    def claim(self, study: optuna.Study) -> None:
+        """Bind a grid in a database of the user's to this results folder: the run folders say what is done, so two
+        folders would each wait for runs that the other holds. The folder may be moved; LabError for another one."""
+        if study.user_attrs.get(_RESULTS) is None:
+            study.set_user_attr(_RESULTS, _results_id(self._runs))
+        if study.user_attrs[_RESULTS] != _results_id(self._runs):
+            raise LabError(
+                f"study '{self.name}' in this database belongs to another results folder: use that --results, "
+                f"another --study NAME or another --storage"
+            )
 
     def taking(self) -> AbstractContextManager[object]:
         """Held while a trial is taken: on sqlite two workers can otherwise take the same one."""
@@ -230,6 +244,14 @@ def _engine_arguments(url: str) -> dict[str, Any]:
     return arguments
 
 
+def _results_id(runs: Path) -> str:
+    """What a results folder is known by wherever it is mounted or moved to."""
+    file = runs / "results-id"
+    if not file.is_file():
+        write_whole(file, uuid.uuid4().hex + "\n")
+    return file.read_text().strip()
+
+
 def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=states or None)
 
@@ -246,12 +268,19 @@ def process_name() -> str:
 
 
 def _pid_space() -> str:
-    """Where pids name the same processes: the host, and of containers that share its name their own namespace."""
+    """Where pids name the same processes: this boot of this machine, and of containers on it their own namespace.
+
+    Not the host's name: machines may share one.
+    """
     try:
-        space = Path("/proc/self/ns/pid").readlink().name
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # no Linux
+        boot = f"{socket.gethostname()}-{uuid.getnode():x}"
+    try:
+        space = Path("/proc/self/ns/pid").readlink().name.removeprefix("pid:")
     except OSError:
         space = ""
-    return f"{socket.gethostname()}{space.removeprefix('pid:')}"
+    return f"{boot}{space}"
 
 
 def _dead_here(worker: str) -> bool:
