@@ -74,9 +74,11 @@ def _common(
     ] = False,
 ) -> None:
     """Ablations of residual connections: train variants, compare them fairly, export the table."""
+    from mhc_lab.machine import check_backend
     from mhc_lab.residual.registry import restrict_plugins
 
     assert not version, "it has been printed"
+    check_backend()
     restrict_plugins(context.invoked_subcommand not in NAMING)
 
 
@@ -560,6 +562,9 @@ def parse_seeds(text: str) -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code: 0 done, 1 a bug of ours, 2 the user's input, 3 some runs failed."""
+    from mhc_lab.machine import speak_anyway
+
+    speak_anyway()
     try:
         with _apart():
             code = int(app(args=arguments, standalone_mode=False) or EXIT_OK)

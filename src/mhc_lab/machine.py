@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import codecs
 import ctypes
+import io
 import os
 import platform
 import sys
 import tempfile
 from pathlib import Path
 
+from mhc_lab.errors import LabError
+
+_PLAINLY = "mhc_lab.plainly"
+_PLAIN = {"−": "-", "–": "-", "±": "+", "×": "x", "✓": "y", "●": "o", "…": "~", "≤": "<", "≥": ">", "→": ">"}
+BACKENDS = ("auto", "reference", "gpu", "cpu")
+BACKEND_VARIABLE = "MHC_LAB_BACKEND"
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEEP = 2**31 - 1  # bytes at the top of the heap
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # larger ones are refused
+
+
+def check_backend() -> None:
+    """LabError for a backend that is none, before a command begins anything."""
+    name = os.environ.get(BACKEND_VARIABLE) or "auto"
+    if name not in BACKENDS:
+        raise LabError(f"{BACKEND_VARIABLE}={name}: choose one of {', '.join(BACKENDS)}")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+def speak_anyway() -> None:
+    """On a terminal or in a pipe that is not UTF-8, a character that it lacks is written in plain ones: no error."""
+    codecs.register_error(_PLAINLY, _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAINLY)
 
 
 def cores() -> int:

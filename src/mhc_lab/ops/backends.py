@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "reference", "gpu", "cpu")
-VARIABLE = "MHC_LAB_BACKEND"
+from mhc_lab.machine import BACKEND_VARIABLE as VARIABLE
+from mhc_lab.machine import BACKENDS
+
 _NEEDS = {"gpu": "triton", "cpu": "numba"}
 
 _forced: str | None = None  # by `use`, inside its context

@@ -115,6 +115,14 @@ def _forgive(compiled: Any) -> None:
     cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
+def cached() -> bool:
+    """Whether some kernel of this source has been compiled on this machine before."""
+    try:
+        return any(_cache().rglob("*.nbi"))
+    except (RuntimeError, OSError):
+        return False
+
+
 @functools.cache
 def _cache() -> Path:
     """A folder for the source as it is: Numba looks at the file of a kernel, not at those of its inner functions."""

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from mhc_lab.ops import backends
+
+COMPILING = "compiling the CPU kernels, once on this machine: about a quarter of a minute"
 
 
 def warm_up(streams: int = 2, dim: int = 4) -> None:
@@ -26,6 +29,26 @@ def warm_up(streams: int = 2, dim: int = 4) -> None:
     written, hidden, values, projected, inverse_rms = write_read.forward(*layer, *following, streams, 0.0, 1, "eq9")
     found = (written, values, projected, inverse_rms)
     write_read.backward(written, hidden, values, *layer, *following, *found, streams, 1, "eq9")
+
+
+def cold() -> bool:
+    """Whether the CPU kernels have to be compiled before anything runs on them."""
+    if backends.chosen(torch.device("cpu")) != "cpu":
+        return False
+    from mhc_lab.ops.loops import cached
+
+    return not cached()
+
+
+def make_ready() -> None:
+    """`warm_up` where operations run on CPU kernels. One that fails costs time, and nothing else: each operation falls
+    back by itself."""
+    if backends.chosen(torch.device("cpu")) != "cpu":
+        return
+    try:
+        warm_up()
+    except Exception as error:
+        warnings.warn(f"the CPU kernels could not be made ready: {type(error).__name__}: {error}", RuntimeWarning, 2)
 
 
 @contextmanager

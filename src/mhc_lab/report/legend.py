@@ -44,7 +44,11 @@ def legend(study: Study, summary: Summary) -> list[str]:
         *_tuned(study),
         f"Loss gap: row − {against}, mean of the differences by seed. ±: half width of the 95 % t interval "
         f"(for the gap, the paired one), from {stats.MIN_SEEDS} seeds on.",
-        f"*: distinguishable from {against}: paired t test, Holm-adjusted over {tested}, p < {stats.ALPHA}.",
+        *(
+            [f"*: distinguishable from {against}: paired t test, Holm-adjusted over {tested}, p < {stats.ALPHA}."]
+            if summary.tested
+            else [f"No row is tested against {against}: that takes {stats.MIN_SEEDS} seeds."]
+        ),
         *_other_tests(summary),
         *_claims(summary, against),
         *(

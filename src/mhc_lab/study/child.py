@@ -27,6 +27,7 @@ from filelock import Timeout
 
 from mhc_lab.disk import EXIT_DISK_FULL, DiskFull, is_disk_full
 from mhc_lab.errors import LabError
+from mhc_lab.machine import speak_anyway
 from mhc_lab.residual.registry import resolve
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.secrets import redact
@@ -174,6 +175,7 @@ def _ended_meanwhile(folder: RunFolder) -> bool:
 
 
 def _run(folder: str, target: str) -> int:
+    speak_anyway()
     try:
         if _leads() and _ended_meanwhile(RunFolder(Path(folder))):
             return 0

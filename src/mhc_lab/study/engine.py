@@ -31,6 +31,7 @@ from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.plan import cell_state, plan
 from mhc_lab.study.progress import Display, first_line, part_done
 from mhc_lab.study.pull import give_up
+from mhc_lab.study.ready import COMPILING, kernels_are_cold
 from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.spec import Cell, Grid, Tuned, load_grid
 from mhc_lab.study.storage import (
@@ -153,6 +154,8 @@ def run_cells(
     deaths: list[str] = []
     with Display(folder.name, len(grid.cells), done) as display:
         display.say(f"study {folder.name}: {len(grid.cells)} cells, {done} done, {len(missing)} to run")
+        if kernels_are_cold(grid.row(grid.baseline).config):
+            display.say(COMPILING)
         if missing:
             config = grid.row(grid.baseline).config
             launcher = LocalLauncher(folder.results, folder.name, url, config, places, target)

@@ -25,14 +25,18 @@ def handlers(handlers: dict[signal.Signals, signal._HANDLER]) -> Iterator[None]:
 
 
 def interruptible() -> AbstractContextManager[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
+    """SIGTERM ends the block as Ctrl-C does, and so does a terminal that is closed, unless nohup keeps it away."""
 
     def told(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    return handlers({signal.SIGTERM: told})
+    return handlers(dict.fromkeys([signal.SIGTERM, *_closed()], told))
 
 
 def undisturbed() -> AbstractContextManager[None]:
-    """Neither SIGTERM nor Ctrl-C cuts the block short."""
-    return handlers({signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: signal.SIG_IGN})
+    """Neither SIGTERM, Ctrl-C nor a closed terminal cuts the block short."""
+    return handlers(dict.fromkeys([signal.SIGTERM, signal.SIGINT, *_closed()], signal.SIG_IGN))
+
+
+def _closed() -> list[signal.Signals]:
+    return [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]

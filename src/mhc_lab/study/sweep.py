@@ -30,6 +30,7 @@ from mhc_lab.study.holding import alone, concluded
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.plan import whole_seconds
 from mhc_lab.study.progress import Display
+from mhc_lab.study.ready import COMPILING, kernels_are_cold
 from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.space import Point
 from mhc_lab.study.storage import StudyStorage, close, resolve, trials, without_password
@@ -131,6 +132,8 @@ def run_trials(
     deaths: list[str] = []
     with Display(folder.name, spec.trials, max(0, spec.trials - left)) as display:
         display.say(f"sweep {folder.name}: {spec.trials} trials, {max(0, spec.trials - left)} done, {left} to run")
+        if kernels_are_cold(spec.base):
+            display.say(COMPILING)
         if beyond:
             display.say(f"{beyond} starting points lie beyond the budget: give more --trials")
         if left:

@@ -17,6 +17,7 @@ from types import FrameType
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.disk import EXIT_DISK_FULL, DiskFull, is_disk_full
 from mhc_lab.errors import LabError
+from mhc_lab.machine import speak_anyway
 from mhc_lab.residual import registry
 from mhc_lab.secrets import STORAGE_VARIABLE, redact  # not an argument: arguments are public
 from mhc_lab.study.child import DEFAULT_TARGET
@@ -59,7 +60,7 @@ def work(
     def told(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    with handlers({signal.SIGTERM: told, signal.SIGINT: told}):
+    with handlers({signal.SIGTERM: told, signal.SIGINT: told, signal.SIGHUP: told}):
         if spec is not None:
             from mhc_lab.study.trial import pull_trials
 
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default=DEFAULT_TARGET)
     parser.add_argument("--launched", action="store_true", help="stop when stdin closes")
     options = parser.parse_args(argv)
+    speak_anyway()
     if options.launched:
         stop_with_launcher()
     try:

@@ -28,8 +28,9 @@ from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.disk import DiskFull, is_disk_full
 from mhc_lab.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
-from mhc_lab.machine import keep_freed_memory, safe_environment
+from mhc_lab.machine import keep_freed_memory, safe_environment, speak_anyway
 from mhc_lab.models.cost import cost
+from mhc_lab.ops.warm_up import COMPILING, cold, make_ready
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, Status
 from mhc_lab.tracking import mlflow
@@ -156,6 +157,7 @@ def failure_reason(error: BaseException) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 finished or diverged, 2 LabError, 3 failed, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    speak_anyway()
     progress = "--progress" in arguments
     paths = [argument for argument in arguments if argument != "--progress"]
     try:
@@ -188,6 +190,10 @@ class _Attempt:
         config, measured = self.config, self.measured
         chosen = accelerator(config.trainer)
         torch.set_num_threads(threads(config.trainer))
+        if chosen == "cpu" and config.residual.variant != "identity":
+            if self.progress and self.leads and cold():
+                print(COMPILING, flush=True)
+            make_ready()  # before anything is measured: compiling is no part of a step
         torch.manual_seed(config.seed)
         data = LabData(config)
         window = next(iter(data.val_dataloader()))[0][:1]  # [1, T]: the same on all ranks, as there is no trainer yet

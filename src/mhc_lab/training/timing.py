@@ -22,7 +22,7 @@ from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, LabError
 from mhc_lab.files import GRID, MapOf, read_json
-from mhc_lab.machine import cores, keep_freed_memory
+from mhc_lab.machine import cores, keep_freed_memory, speak_anyway
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, runs_dir, write_json
 from mhc_lab.training.clock import StepClock
@@ -94,6 +94,7 @@ def time_rows(
 def main(argv: Sequence[str] | None = None) -> int:
     """Read a study's study.json, time its rows, write its timing.json. Exit codes: 0 done, 2 LabError."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    speak_anyway()
     try:
         if len(arguments) != 1:
             raise LabError("usage: python -m mhc_lab.training.timing <study folder>")

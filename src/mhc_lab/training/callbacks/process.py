@@ -11,7 +11,7 @@ from types import FrameType
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed; nohup ignores it
 
 
 class Killed(BaseException):
@@ -32,7 +32,7 @@ class _Stop:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Killed inside, unless they were ignored.
+    """SIGINT, SIGTERM and SIGHUP raise Killed inside, unless they were ignored.
 
     In the main thread only; another thread gets no signals.
     """
