@@ -138,6 +138,7 @@ def ablate(
     tuned: Annotated[
         str | None, typer.Option(help="A sweep whose best point each row takes, for example learning_rate.")
     ] = None,
+    title: Annotated[str | None, typer.Option(help="What stands above the table; default: the grid's.")] = None,
 ) -> None:
     """Run a grid of variants and print its table.
 
@@ -159,6 +160,7 @@ def ablate(
         rerun=rerun,
         keep=keep,
         tuned=tuned,
+        title=title,
     )
 
 

@@ -24,6 +24,7 @@ from mhc_lab.disk import DiskFull
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.machine import safe_environment
 from mhc_lab.run_folder import RunFolder
+from mhc_lab.study.advice import advice
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.holding import alone, concluded
@@ -63,14 +64,15 @@ def ablate(
     rerun: bool = False,
     keep: bool = False,
     tuned: str | None = None,
+    title: str | None = None,
     command: str | None = None,
 ) -> Path:
     """Run what a grid lacks, time its rows, print its table and write it into the study's folder, which is returned.
 
     `overrides` are shared by all rows. `storage` is an Optuna URL, by default a sqlite file under `results`.
     `tuned` names a sweep of the same `results`, whose best point each row takes. `rerun` runs results of other code
-    again, `keep` takes them as they are. `dry_run` prints what would be done. `command` is what a user repeats, by
-    default this process's command line.
+    again, `keep` takes them as they are. `title` stands above the table. `dry_run` prints what would
+    be done. `command` is what a user repeats, by default this process's command line.
 
     Raises LabError for bad input, RunsFailed where cells have no result (after the table is written), and
     StudyInterrupted on Ctrl-C and SIGTERM: the same command then goes on.
@@ -78,7 +80,7 @@ def ablate(
     shared = [*overrides]
     shared += [f"launcher.workers={workers}"] if workers is not None else []
     shared += [f"tracking.uri={tracking_uri}"] if tracking_uri is not None else []
-    loaded = load_grid(grid, seeds, shared, config_dir, _tuned(tuned, results))
+    loaded = load_grid(grid, seeds, shared, config_dir, _tuned(tuned, results), title)
     folder = StudyFolder(results, study or loaded.name)
     folder.check(loaded)
     config = loaded.row(loaded.baseline).config
@@ -88,6 +90,8 @@ def ablate(
         return folder.path
     with interruptible(), alone(folder), concluded(folder, config.tracking) as ending:
         command = command or command_line()
+        for line in advice(loaded):
+            print(f"note: {line}", flush=True)
         with _kernels_for_timing(config, folder):
             failures = run_cells(
                 loaded,

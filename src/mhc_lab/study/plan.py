@@ -9,6 +9,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from mhc_lab.study.advice import advice
 from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.spec import Cell, Grid
 from mhc_lab.units import duration
@@ -60,6 +61,8 @@ class Plan:
             f"{duration(self.total_seconds)} with {self.workers} worker{'s' if self.workers > 1 else ''}",
             markup=False,
         )
+        for line in advice(self.grid):
+            console.print(f"note: {line}", markup=False)
         if counts[2]:
             console.print(f"{counts[2]} were made with other code: --rerun or --keep", markup=False)
 

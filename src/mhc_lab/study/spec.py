@@ -1,7 +1,7 @@
 """Grid files -> the cells of a study. Torch-free.
 
 # mhc-lab ablate mygrid
-title: What the table shows
+title: What the table shows, trained on {data}
 baseline: identity                  # the row that gaps are measured from
 seeds: [0, 1, 2, 3, 4]
 overrides: [trainer.max_steps=200]  # shared by all rows; keys that a row's variant lacks are dropped
@@ -100,11 +100,13 @@ def load_grid(
     shared_overrides: Sequence[str] = (),
     config_dir: Path | None = None,
     tuned: Tuned | None = None,
+    title: str | None = None,
 ) -> Grid:
     """Resolve a grid of conf/grid, or a file of one's own.
 
     `seeds` replace those of the file; `shared_overrides` come after the file's, and a row's own win over both. `tuned`
-    gives each row what a sweep found best for it, which the row's own keys win over too.
+    gives each row what a sweep found best for it, which the row's own keys win over too. `title` replaces the file's,
+    in which {data} stands for the corpus that the baseline trains on.
     Raises LabError for anything wrong in the file, the overrides or the seeds.
     """
     file = find_file(name_or_path, options("grid", config_dir), "grid")
@@ -130,16 +132,30 @@ def load_grid(
         raise LabError(f"{file}: baseline must name one of the rows{hint}")
     _check_baselines(rows, file)
     refuse_unread(shared, [row.config for row in rows], str(file), "row")
+    measured_against = next(row for row in rows if row.name == baseline)
     return Grid(
         name=file.stem,
         origin=name_or_path,
-        title=str(content.get("title", file.stem)),
+        title=title
+        or str(content.get("title", file.stem)).replace(
+            "{data}", data_words(next(row for row in rows if row.name == baseline).config)
+        ),
         baseline=str(baseline),
         rows=rows,
         seeds=chosen_seeds,
         overrides=shared,
         cells=tuple(_cell(row, seed) for row in rows for seed in chosen_seeds),
     )
+
+
+def data_words(config: RunConfig) -> str:
+    """The corpus as a title has it."""
+    if config.data.source == "synthetic":
+        return f"the task {config.data.task}"
+    if config.data.source == "text":
+        names = [Path(file).name for file in config.data.files]
+        return names[0] if len(names) == 1 else f"{len(names)} text files"
+    return "Python's standard library"
 
 
 def _rows(content: Any, baseline: str, shared: Sequence[str], file: Path, config_dir: Path | None) -> tuple[Row, ...]:
