@@ -54,6 +54,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """1,000 damaged folders, 2,000 compositions, 500 command lines; `-- --seed N` for others."""
+    install(session, "test")
+    seed = session.posargs[1] if session.posargs[:1] == ["--seed"] else "0"
+    session.run("pytest", "-m", "fuzz", env={"MHC_LAB_FUZZ_SEED": seed, "OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def kernels(session: nox.Session) -> None:
     """Every Triton kernel compiled for every GPU that we name: none spills, each fits."""
     install(session, "test")

@@ -43,13 +43,19 @@ MODES = frozenset({"dynamic", "static", "fixed"})
 TEXT: Any = (str, type(None))
 NUMBER: Any = (int, float)
 MEASURED: Any = (int, float, str, bool, type(None))  # str: what JSON has no number for
+_ENVIRONMENT = {
+    **dict.fromkeys(
+        ("python", "torch", "lightning", "platform", "device", "backend", "strategy", "mhc_lab"), Maybe(str)
+    ),
+    "threads": Maybe(int),
+}
 RECORD = {
     "status": str,
     "reason": Maybe(TEXT),
     "metrics": Maybe(MapOf((int, float, type(None)))),
     "cost": Maybe(MapOf((int, float, type(None)))),
     "degenerate": Maybe(MapOf(MEASURED)),
-    "environment": Maybe(MapOf(MEASURED)),
+    "environment": Maybe(_ENVIRONMENT),
     "seed": Maybe((int, type(None))),
     "started": Maybe(TEXT),
     "ended": Maybe(TEXT),

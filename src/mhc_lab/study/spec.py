@@ -136,10 +136,7 @@ def load_grid(
     return Grid(
         name=file.stem,
         origin=name_or_path,
-        title=title
-        or str(content.get("title", file.stem)).replace(
-            "{data}", data_words(next(row for row in rows if row.name == baseline).config)
-        ),
+        title=title or str(content.get("title", file.stem)).replace("{data}", data_words(measured_against.config)),
         baseline=str(baseline),
         rows=rows,
         seeds=chosen_seeds,
