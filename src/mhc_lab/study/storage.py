@@ -248,6 +248,7 @@ def _results_id(runs: Path) -> str:
     """What a results folder is known by wherever it is mounted or moved to."""
     file = runs / "results-id"
     if not file.is_file():
+        runs.mkdir(parents=True, exist_ok=True)
         write_whole(file, uuid.uuid4().hex + "\n")
     return file.read_text().strip()
 
