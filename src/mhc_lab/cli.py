@@ -611,7 +611,7 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> bool:
         join(folder, config)
     else:
         folder = RunFolder.create(results, config, fingerprint)
-        if (steps := _logged_steps(folder)) and not folder.ended():
+        if (steps := folder.logged_steps()) and not folder.ended():
             typer.echo(f"an earlier attempt stopped at step {steps}: the run begins anew", err=True)
         try:
             with folder.lock():
@@ -626,11 +626,6 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> bool:
     if record["status"] == "failed":
         raise RunsFailed(f"{folder.path}: failed: {record['reason']}")
     return global_rank(config.trainer) == 0
-
-
-def _logged_steps(folder: RunFolder) -> int:
-    """How far an attempt has come by its own log; 0 where there was none."""
-    return max((line.get("step", 0) for line in folder.metrics()), default=0)
 
 
 def _export_sweep(folder: StudyFolder, formats: list[str] | None, storage: str | None) -> None:

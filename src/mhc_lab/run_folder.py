@@ -154,6 +154,10 @@ class RunFolder:
         """The logged steps, in order; a torn last line (killed while writing) is left out."""
         return list(read_lines(self.metrics_file, METRICS_LINE))
 
+    def logged_steps(self) -> int:
+        """How far the run has come by its own log; 0 where there is none."""
+        return max((line.get("step", 0) for line in self.metrics()), default=0)
+
     def gains(self) -> list[dict[str, Any]]:
         """The probes, in order."""
         return list(read_lines(self.gains_file, GAINS_LINE))

@@ -158,7 +158,7 @@ def run_cells(
     deaths: list[str] = []
     with Display(folder.name, len(grid.cells), done) as display:
         display.say(f"study {folder.name}: {len(grid.cells)} cells, {done} done, {len(missing)} to run")
-        if kernels_are_cold(grid.row(grid.baseline).config):
+        if missing and kernels_are_cold(grid.row(grid.baseline).config):
             display.say(COMPILING)
         if missing:
             config = grid.row(grid.baseline).config

@@ -30,13 +30,14 @@ def interruptible() -> AbstractContextManager[None]:
     def told(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    return handlers(dict.fromkeys([signal.SIGTERM, *_closed()], told))
+    return handlers(dict.fromkeys([signal.SIGTERM, *closed()], told))
 
 
 def undisturbed() -> AbstractContextManager[None]:
     """Neither SIGTERM, Ctrl-C nor a closed terminal cuts the block short."""
-    return handlers(dict.fromkeys([signal.SIGTERM, signal.SIGINT, *_closed()], signal.SIG_IGN))
+    return handlers(dict.fromkeys([signal.SIGTERM, signal.SIGINT, *closed()], signal.SIG_IGN))
 
 
-def _closed() -> list[signal.Signals]:
+def closed() -> list[signal.Signals]:
+    """The signal of a terminal that is closed, unless nohup keeps it away."""
     return [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]

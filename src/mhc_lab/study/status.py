@@ -45,10 +45,9 @@ def _whereabouts(folder: RunFolder) -> str:
         seconds = (datetime.datetime.now(datetime.UTC) - since).total_seconds()
     except (ValueError, TypeError):
         return ""
-    step = max((line.get("step", 0) for line in folder.metrics()), default=0)
     return (
         f"on {begun['host']} (pid {begun['pid']}) for {duration(max(0.0, seconds))}, "
-        f"at step {step} of {folder.config().trainer.max_steps}"
+        f"at step {folder.logged_steps()} of {folder.config().trainer.max_steps}"
     )
 
 

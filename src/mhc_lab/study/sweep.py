@@ -132,7 +132,7 @@ def run_trials(
     deaths: list[str] = []
     with Display(folder.name, spec.trials, max(0, spec.trials - left)) as display:
         display.say(f"sweep {folder.name}: {spec.trials} trials, {max(0, spec.trials - left)} done, {left} to run")
-        if kernels_are_cold(spec.base):
+        if left and kernels_are_cold(spec.base):
             display.say(COMPILING)
         if beyond:
             display.say(f"{beyond} starting points lie beyond the budget: give more --trials")

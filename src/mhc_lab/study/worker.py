@@ -21,7 +21,7 @@ from mhc_lab.machine import speak_anyway
 from mhc_lab.residual import registry
 from mhc_lab.secrets import STORAGE_VARIABLE, redact  # not an argument: arguments are public
 from mhc_lab.study.child import DEFAULT_TARGET
-from mhc_lab.study.signals import handlers
+from mhc_lab.study.signals import closed, handlers
 
 
 def work(
@@ -60,7 +60,7 @@ def work(
     def told(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    with handlers({signal.SIGTERM: told, signal.SIGINT: told, signal.SIGHUP: told}):
+    with handlers(dict.fromkeys([signal.SIGTERM, signal.SIGINT, *closed()], told)):
         if spec is not None:
             from mhc_lab.study.trial import pull_trials
 
