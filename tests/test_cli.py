@@ -82,7 +82,7 @@ def test_ablate_hands_on_what_was_given(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("mhc_lab.study.engine.ablate", lambda grid, **options: given.update(options, grid=grid))
     command = ["ablate", "table1", "residual.streams=2", "trainer.max_steps=5", "--seeds", "0-1", "--workers", "3"]
     command += ["--study", "mine", "--storage", "sqlite:///s.db", "--tracking-uri", "http://h:1"]
-    command += ["--results", str(tmp_path), "--config-dir", str(tmp_path), "--dry-run", "--rerun"]
+    command += ["--results", str(tmp_path), "--config-dir", str(tmp_path), "--dry-run", "--rerun", "--title", "T"]
     assert cli.main(command) == 0
     assert given == {
         "grid": "table1",
@@ -98,6 +98,7 @@ def test_ablate_hands_on_what_was_given(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "rerun": True,
         "keep": False,
         "tuned": None,
+        "title": "T",
     }
 
 

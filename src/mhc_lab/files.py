@@ -45,9 +45,9 @@ NUMBER: Any = (int, float)
 MEASURED: Any = (int, float, str, bool, type(None))  # str: what JSON has no number for
 _ENVIRONMENT = {
     **dict.fromkeys(
-        ("python", "torch", "lightning", "platform", "device", "backend", "strategy", "mhc_lab"), Maybe(str)
+        ("python", "torch", "lightning", "platform", "device", "backend", "strategy", "mhc_lab"), Maybe(TEXT)
     ),
-    "threads": Maybe(int),
+    "threads": Maybe((int, type(None))),
 }
 RECORD = {
     "status": str,
