@@ -111,6 +111,13 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Ten minutes on a GPU: correctness, operations, steps, a study: `nox -s gpu -- --minutes 10 --out DIR`."""
+    install(session)
+    session.run("python", "-m", "mhc_lab.bench", "day", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Operations, training steps and memory on this machine, into results/bench: `nox -s bench -- --quick`."""
     install(session)

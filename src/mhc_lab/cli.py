@@ -398,7 +398,7 @@ def sync(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="ops, step or memory.", show_default=False)],
+    what: Annotated[str, typer.Argument(help="ops, step, memory, correctness, sizes or day.", show_default=False)],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dims: Annotated[str, typer.Option(help="Widths of a stream, as 1280,2560; default: what fits the device.")] = "",
     tokens: Annotated[str, typer.Option(help="ops: numbers of tokens, as 4096,8192.")] = "",
@@ -409,16 +409,19 @@ def bench(
     threads: Annotated[int, typer.Option(help="Of the CPU; default: its cores.")] = 0,
     cases: Annotated[str, typer.Option(help="ops: some operations only, as write,write_read.")] = "",
     rivals: Annotated[str | None, typer.Option(help="Some rivals only, as eager,liger; '' for none.")] = None,
+    variants: Annotated[str, typer.Option(help="step: some variants only, as mhc,hc.")] = "",
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="step: under torch.compile too; default: on a GPU.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Seconds rather than minutes: small, few rounds.")] = False,
-    append: Annotated[bool, typer.Option("--append", help="ops: keep what earlier runs measured.")] = False,
-    results: Results = Path("results"),
+    append: Annotated[bool, typer.Option("--append", help="ops, correctness: keep what earlier runs did.")] = False,
+    minutes: Annotated[float, typer.Option(help="day: when it ends, wherever it is.")] = 10,
+    results: Annotated[Path, typer.Option("--results", "--out", help="Folder of results.")] = Path("results"),
 ) -> None:
-    """Time operations and training steps, and measure memory.
+    """Time operations, training steps and whole models; measure memory; judge operations against fp64.
 
-    Writes into results/bench. Example: mhc-lab bench ops --quick
+    Writes into results/bench. `day` does all of it and a study, in as many minutes as there are. Example:
+    mhc-lab bench ops --quick
     """
     from mhc_lab.bench.command import bench
     from mhc_lab.bench.options import Options, numbers, words
@@ -436,9 +439,11 @@ def bench(
             threads=threads,
             cases=words(cases),
             rivals=None if rivals is None else words(rivals),
+            variants=words(variants),
             compile=compiled,
             quick=quick,
             append=append,
+            minutes=minutes,
             results=results,
         )
     )

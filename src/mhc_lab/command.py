@@ -8,11 +8,16 @@ from pathlib import Path
 
 from mhc_lab.secrets import public, redact
 
-_MODULES = ("__main__.py", "cli.py")  # python -m mhc_lab
+_MODULES = {
+    "mhc_lab/__main__.py": "mhc-lab",
+    "mhc_lab/cli.py": "mhc-lab",
+    "bench/__main__.py": "python -m mhc_lab.bench",
+}
 
 
 def command_line() -> str:
     """What this process was called with, as one would type it, without the passwords of addresses."""
-    name = Path(sys.argv[0]).name
+    called = Path(sys.argv[0])
+    name = _MODULES.get("/".join(called.parts[-2:]), shlex.quote(called.name))
     arguments = [public(word) if " " in word else word for word in sys.argv[1:]]
-    return redact(shlex.join(["mhc-lab" if name in _MODULES else name, *arguments]))
+    return redact(" ".join([name, shlex.join(arguments)]).rstrip())

@@ -66,7 +66,7 @@ def test_a_wrong_implementation_is_stopped(what: str) -> None:
     case, spoil = WRONG[what]
     problem = pose(CASES[case], shape_of(torch.bfloat16), CPU)
     with pytest.raises(Absent, match="wrong"):
-        run._admit("somebody", spoiled(case, spoil), problem)
+        run.admit("somebody", spoiled(case, spoil), problem)
 
 
 def test_a_sinkhorn_that_ends_with_the_other_side_is_stopped() -> None:
@@ -75,7 +75,7 @@ def test_a_sinkhorn_that_ends_with_the_other_side_is_stopped() -> None:
     error = judge(Prepared(dataclasses.replace(EAGER["coefficients"], transposed=True), problem))
     assert error.green
     with pytest.raises(Absent, match="wrong"):
-        run._admit("somebody", dataclasses.replace(EAGER["coefficients"], transposed=True), problem)
+        run.admit("somebody", dataclasses.replace(EAGER["coefficients"], transposed=True), problem)
 
 
 def test_an_implementation_that_fails_is_named_with_its_reason() -> None:
@@ -84,9 +84,9 @@ def test_an_implementation_that_fails_is_named_with_its_reason() -> None:
 
     problem = pose(CASES["read"], shape_of(torch.float32), CPU)
     with pytest.raises(Absent, match="failed: RuntimeError: no kernel image"):
-        run._admit("somebody", Adapter(fail), problem)
+        run.admit("somebody", Adapter(fail), problem)
     with pytest.raises(Absent, match="only 3 streams"):
-        run._admit("somebody", Adapter(fail, refuses=lambda _: "only 3 streams"), problem)
+        run.admit("somebody", Adapter(fail, refuses=lambda _: "only 3 streams"), problem)
 
 
 def test_a_shape_that_differs_is_wrong() -> None:
@@ -96,7 +96,7 @@ def test_a_shape_that_differs_is_wrong() -> None:
         return {"hidden": (x["h_pre"].unsqueeze(-1) * x["streams"]).sum(-2, keepdim=True)}
 
     with pytest.raises(Absent):
-        run._admit("somebody", Adapter(flat, encode=lambda t, _: _lifted(t)), problem)
+        run.admit("somebody", Adapter(flat, encode=lambda t, _: _lifted(t)), problem)
 
 
 def _lifted(tensors: Tensors) -> Tensors:
@@ -120,7 +120,7 @@ def test_a_reference_in_place_of_our_kernel_is_not_timed(monkeypatch: pytest.Mon
     problem = pose(CASES["read"], shape_of(torch.float32), CPU)
     monkeypatch.setattr(backends, "_broken", {("read", "gpu")})
     with pytest.raises(Absent, match="failed to launch: gpu read"):
-        run._admit("ours", OURS["read"], problem)
+        run.admit("ours", OURS["read"], problem)
 
 
 def test_gradients_of_shared_inputs_are_summed_over_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_translations_are_right(rival: str, monkeypatch: pytest.MonkeyPatch) -> 
     adapters = rivals.RIVALS[rival]()
     assert {"write", "write_read"} <= adapters.keys()
     for case, adapter in adapters.items():
-        _, error = run._admit(rival, adapter, pose(CASES[case], SHAPE, torch.device("cpu")))
+        _, error = run.admit(rival, adapter, pose(CASES[case], SHAPE, torch.device("cpu")))
         assert 0 < error < 1e-2, (case, error)
 
 
@@ -154,7 +154,7 @@ def test_a_rival_that_keeps_the_other_transpose_is_stopped(rival: str, monkeypat
     setattr(made, name, lambda *given: right(*(x.mT if _is_mixing(x) else x for x in given)))
     monkeypatch.setattr(rivals, "_load", lambda module, package: made)
     with pytest.raises(Absent, match="wrong: "):
-        run._admit(rival, rivals.RIVALS[rival]()["write"], pose(CASES["write"], SHAPE, torch.device("cpu")))
+        run.admit(rival, rivals.RIVALS[rival]()["write"], pose(CASES["write"], SHAPE, torch.device("cpu")))
 
 
 def _is_mixing(value: Any) -> bool:
@@ -166,7 +166,7 @@ def test_what_a_rival_cannot_do_is_said(rival: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rivals, "_load", lambda module, package: STAND_INS[rival]())
     three = Shape(tokens=8, dim=16, streams=3, dtype=torch.float32)
     with pytest.raises(Absent, match="takes"):
-        run._admit(rival, rivals.RIVALS[rival]()["write"], pose(CASES["write"], three, torch.device("cpu")))
+        run.admit(rival, rivals.RIVALS[rival]()["write"], pose(CASES["write"], three, torch.device("cpu")))
 
 
 def test_a_rival_that_is_not_there_is_absent() -> None:

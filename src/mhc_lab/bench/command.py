@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from mhc_lab.bench import ops_report, report
+from mhc_lab.bench.correctness import run_correctness
+from mhc_lab.bench.day import run_day
 from mhc_lab.bench.options import Options
 from mhc_lab.bench.run import Found, run_ops
 from mhc_lab.errors import LabError
 
-NEEDS_ALL = "needs the whole package (pip install mhc-lab); `bench ops` needs torch and triton alone"
+NEEDS_ALL = (
+    "needs the whole package (pip install mhc-lab); `bench ops` and `bench correctness` need torch and triton alone"
+)
 
 
 def bench(options: Options) -> None:
     """Run one benchmark and write results/bench/<device>/<what>.json and .md. Raises LabError for what cannot be."""
     options.check()
-    {"ops": _ops, "step": _step, "memory": _memory}[options.what](options)
+    {
+        "ops": _ops,
+        "step": _step,
+        "memory": _memory,
+        "correctness": _correctness,
+        "sizes": _sizes,
+        "day": _day,
+    }[options.what](options)
 
 
 def say(line: str) -> None:
@@ -36,6 +47,25 @@ def _ops(options: Options) -> None:
         raise LabError("nothing could be measured: see the lines above")
     say(str(folder / "ops.json"))
     say(str(folder / "ops.md"))
+
+
+def _correctness(options: Options) -> None:
+    for path in run_correctness(options, say):
+        say(path)
+
+
+def _day(options: Options) -> None:
+    for path in run_day(options, say):
+        say(str(path))
+
+
+def _sizes(options: Options) -> None:
+    try:
+        from mhc_lab.bench.sizes import run_sizes
+    except ImportError as error:
+        raise LabError(f"bench sizes {NEEDS_ALL}: {error}") from error
+    for path in run_sizes(options, say):
+        say(str(path))
 
 
 def _step(options: Options) -> None:

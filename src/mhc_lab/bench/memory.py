@@ -85,26 +85,26 @@ def _measure(config: RunConfig, options: Options) -> report.Json:
 
 
 def _saved(config: RunConfig, vocabulary: int, device: torch.device) -> int:
-    model, batch = _model(config, vocabulary, device)
-    return measured_saved_bytes(lambda: _loss(model, batch, config, device), model)
+    model, batch = model_of(config, vocabulary, device)
+    return measured_saved_bytes(lambda: loss_of(model, batch, config, device), model)
 
 
 def _peak(config: RunConfig, vocabulary: int, device: torch.device) -> int:
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
-    model, batch = _model(config, vocabulary, device)
+    model, batch = model_of(config, vocabulary, device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for _ in range(STEPS):
         torch.cuda.reset_peak_memory_stats(device)
-        _loss(model, batch, config, device).backward()
+        loss_of(model, batch, config, device).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     torch.cuda.synchronize()
     return int(torch.cuda.max_memory_allocated(device)) - int(before)
 
 
-def _model(config: RunConfig, vocabulary: int, device: torch.device) -> tuple[GPT, Tensor]:
+def model_of(config: RunConfig, vocabulary: int, device: torch.device) -> tuple[GPT, Tensor]:
     """A model and a batch of tokens, one more than it reads in each row."""
     model = GPT(config.model, config.residual, vocabulary).to(device)
     draw = torch.Generator().manual_seed(0)
@@ -112,7 +112,7 @@ def _model(config: RunConfig, vocabulary: int, device: torch.device) -> tuple[GP
     return model, torch.randint(vocabulary, size, generator=draw).to(device)
 
 
-def _loss(model: GPT, batch: Tensor, config: RunConfig, device: torch.device) -> Tensor:
+def loss_of(model: GPT, batch: Tensor, config: RunConfig, device: torch.device) -> Tensor:
     precision: AbstractContextManager[Any] = nullcontext()
     if config.trainer.precision == "bf16-mixed":
         precision = torch.autocast(device.type, torch.bfloat16)

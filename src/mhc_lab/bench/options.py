@@ -15,13 +15,18 @@ from mhc_lab.bench.step_rivals import STEP_RIVALS
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.machine import cores
 
-WHAT = ("ops", "step", "memory")
+WHAT = ("ops", "step", "memory", "correctness", "sizes", "day")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONTENDERS = ("eager", "compile", "liger", "flag_gems", "tile_kernels", "transformer_engine")
 
 RIVALS_HELP = f"ops: any of {','.join(CONTENDERS)}; step: any of {','.join(STEP_RIVALS)}; '' for none"
-RIVALS_OF: dict[str, tuple[str, ...]] = {"ops": CONTENDERS, "step": tuple(STEP_RIVALS), "memory": ()}
+RIVALS_OF: dict[str, tuple[str, ...]] = {"ops": CONTENDERS, "step": tuple(STEP_RIVALS)}
+WHAT_HELP = (
+    "ops, step, memory, correctness, sizes (training steps of whole models) or day (all that fits into --minutes)"
+)
+STEP_VARIANTS = ("mhc", "identity_hc", "row_stochastic", "orthogonal", "hc")
 
+MOST_MINUTES = 24 * 60
 GPU_DIMS, GPU_TOKENS = (1280, 1920, 2560, 4096, 7168), (4096, 8192, 16384, 32768)
 CPU_DIMS, CPU_TOKENS = (128, 256), (2048,)
 
@@ -41,9 +46,11 @@ class Options:
     threads: int = 0
     cases: list[str] = field(default_factory=list)
     rivals: list[str] | None = None
+    variants: list[str] = field(default_factory=list)
     compile: bool | None = None
     quick: bool = False
     append: bool = False
+    minutes: float = 10
     results: Path = Path("results")
 
     def check(self) -> None:
@@ -65,7 +72,11 @@ class Options:
         for case in self.cases:
             _one_of("--cases", case, tuple(CASES))
         for rival in self.rivals or []:
-            _one_of(f"--rivals of bench {self.what}", rival, RIVALS_OF[self.what])
+            _one_of(f"--rivals of bench {self.what}", rival, RIVALS_OF.get(self.what, ()))
+        for variant in self.variants:
+            _one_of("--variants", variant, STEP_VARIANTS)
+        if not 0 < self.minutes <= MOST_MINUTES:
+            raise LabError(f"--minutes {self.minutes:g}: give more than 0 and at most {MOST_MINUTES}")
 
     @property
     def place(self) -> torch.device:
@@ -101,7 +112,7 @@ class Options:
 def parser() -> argparse.ArgumentParser:
     """`python -m mhc_lab.bench`, for machines with torch and triton alone."""
     made = argparse.ArgumentParser(prog="python -m mhc_lab.bench", description=__doc__)
-    made.add_argument("what", help="ops, step or memory")
+    made.add_argument("what", help=WHAT_HELP)
     made.add_argument("--device", default="auto", help="auto, cpu or cuda")
     made.add_argument("--dims", type=numbers, default=[], help="widths of a stream, as 1280,2560")
     made.add_argument("--tokens", type=numbers, default=[], help="numbers of tokens, as 4096,8192")
@@ -112,10 +123,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=0, help="of the CPU (default: its cores)")
     made.add_argument("--cases", type=words, default=[], help=f"any of {','.join(CASES)}")
     made.add_argument("--rivals", type=words, default=None, help=RIVALS_HELP)
+    made.add_argument("--variants", type=words, default=[], help=f"step: any of {','.join(STEP_VARIANTS)}")
     made.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None, help="step: compiled too")
     made.add_argument("--quick", action="store_true", help="seconds rather than minutes: small shapes, few rounds")
     made.add_argument("--append", action="store_true", help="keep what earlier runs of this device measured")
-    made.add_argument("--results", type=Path, default=Path("results"))
+    made.add_argument("--minutes", type=float, default=10, help="day: when it ends, wherever it is")
+    made.add_argument("--results", "--out", type=Path, default=Path("results"))
     return made
 
 

@@ -48,7 +48,7 @@ def circumstances(options: Options) -> Json:
     if options.on_gpu and torch.version.cuda:
         found["cuda"] = torch.version.cuda
     return {
-        "command": command_line().replace("__main__.py", "python -m mhc_lab.bench", 1),
+        "command": command_line(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "device": device_name(options.place),

@@ -103,7 +103,7 @@ def _block(
         if case.name not in adapters:
             continue
         try:
-            ready[name] = _admit(name, adapters[case.name], problem)
+            ready[name] = admit(name, adapters[case.name], problem)
         except Absent as reason:
             found.note(f"{name}: {label}: {reason}")
     rows: list[Row] = []
@@ -122,7 +122,7 @@ def _block(
     return rows
 
 
-def _admit(name: str, adapter: Adapter, problem: Problem) -> tuple[Prepared, float]:
+def admit(name: str, adapter: Adapter, problem: Problem) -> tuple[Prepared, float]:
     """A contender ready to be timed, and the largest error that its gate found. Raises Absent with the reason."""
     case, shape = problem.case, problem.shape
     refusal = adapter.refuses(shape)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mhc_lab.bench import report
 from mhc_lab.bench.adapters import Absent
-from mhc_lab.bench.options import DTYPES, Options
+from mhc_lab.bench.options import DTYPES, STEP_VARIANTS, Options
 from mhc_lab.bench.step_rivals import STEP_RIVALS
 from mhc_lab.config.schema import ModelConfig, ResidualConfig
 from mhc_lab.errors import LabError
@@ -24,7 +24,6 @@ from mhc_lab.models.gpt import Attention, FeedForward
 from mhc_lab.models.stack import ResidualStack
 from mhc_lab.residual import registry
 
-VARIANTS = ("mhc", "identity_hc", "row_stochastic", "orthogonal", "hc")
 PLAIN = "identity"
 WARM_UP = 3
 RESAMPLES = 2000
@@ -167,13 +166,15 @@ def run_step(options: Options, say: Callable[[str], None]) -> list[Path]:
     found = settings(options)
     content: report.Json = {"runs": [run], "settings": [setting.words for setting in found], "rows": [], "notes": []}
     count = options.rounds or (3 if options.quick else 30 if options.on_gpu else 40)
+    rivals = STEP_RIVALS if options.rivals is None else options.rivals
+    names = (PLAIN, *(options.variants or STEP_VARIANTS), *rivals)
     modes = [False, True] if (options.on_gpu if options.compile is None else options.compile) else [False]
     paths: list[Path] = []
     for setting in found:
         for compiled in modes:
             mode = "compiled" if compiled else "eager"
             plain = _stepper(PLAIN, setting, options, compiled)
-            for name in (PLAIN, *VARIANTS, *(STEP_RIVALS if options.rivals is None else options.rivals)):
+            for name in names:
                 label = f"{name} C={setting.model.dim} {mode}"
                 torch.compiler.reset()  # past a handful of stacks it would run them eagerly
                 try:

@@ -47,7 +47,7 @@ def within(low: float, high: float) -> Domain:
 FINITE = Domain("a finite number", math.isfinite)
 OF_FILES = ("data.source", ("text",))
 OF_TASKS = ("data.source", ("synthetic",))
-OF_TEXTS = ("data.source", ("stdlib", "text"))
+OF_TEXTS = ("data.source", ("stdlib", "text", "installed"))
 TRACKED = ("tracking.backend", ("mlflow",))
 RECOMPUTE = Domain(
     "off, auto or a number of layers, at least 1",
@@ -137,7 +137,9 @@ class ModelConfig:
 class DataConfig:
     """What is read. `batch_size` is global: it is shared out over the devices."""
 
-    source: Literal["stdlib", "text", "synthetic"] = setting("stdlib", None, "what is read: data=text, for example")
+    source: Literal["stdlib", "text", "installed", "synthetic"] = setting(
+        "stdlib", None, "what is read: data=text, for example"
+    )
     # The corpus fingerprint is in the id.
     files: list[str] = setting([], None, "paths or globs of text files", in_id=False, read_by=OF_FILES)
     task: Literal["copy", "recall", "induction"] = setting("induction", None, "what is to be learned", read_by=OF_TASKS)

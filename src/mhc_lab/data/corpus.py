@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data import synthetic
+from mhc_lab.data.installed import read_installed
 from mhc_lab.data.sources import Split, read_stdlib, read_text
 from mhc_lab.data.synthetic import Task, Tokens
 from mhc_lab.errors import LabError
@@ -102,6 +103,8 @@ def load_corpus(config: RunConfig) -> Corpus:
         corpus = _synthetic(data.task, data.synthetic_vocab)
     elif data.source == "stdlib":
         corpus = _stdlib(data.val_fraction)
+    elif data.source == "installed":
+        corpus = _installed(data.val_fraction)
     else:
         corpus = _text(tuple(sorted(set(data.files))), data.val_fraction)
     _check(config, corpus)
@@ -116,6 +119,11 @@ def corpus_fingerprint(config: RunConfig) -> str:
 @lru_cache(maxsize=2)
 def _stdlib(val_fraction: float) -> TokenCorpus:
     return _bytes_corpus("stdlib", read_stdlib(val_fraction))
+
+
+@lru_cache(maxsize=1)
+def _installed(val_fraction: float) -> TokenCorpus:
+    return _bytes_corpus("installed", read_installed(val_fraction))
 
 
 @lru_cache(maxsize=2)

@@ -66,6 +66,11 @@ def failed() -> set[tuple[str, str]]:
     return {key for key in _broken if key[0]}
 
 
+def try_again() -> None:
+    """Let kernels that failed be tried, and warned of, once more: where one shape must not speak for the next."""
+    _broken.clear()
+
+
 def run(operation: str, function: str, like: Tensor, *arguments: Any) -> Any:
     """Call `function` of `mhc_lab.ops.<operation>` in the backend for tensors like `like`, on contiguous tensors.
 

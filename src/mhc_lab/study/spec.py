@@ -152,6 +152,8 @@ def data_words(config: RunConfig) -> str:
     if config.data.source == "text":
         names = [Path(file).name for file in config.data.files]
         return names[0] if len(names) == 1 else f"{len(names)} text files"
+    if config.data.source == "installed":
+        return "installed Python packages"
     return "Python's standard library"
 
 
