@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy.exc
 
-from mhc_lab import cli, doctor
+from mhc_lab import cli, doctor, tries
 from mhc_lab.doctor import Finding, examine
+from mhc_lab.ops import backends
 
 
 def problems(findings: list[Finding]) -> list[str]:
@@ -38,7 +40,18 @@ def test_this_installation_is_sound(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["doctor", "--results", str(tmp_path / "results")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith(("ok ", "warning ")) for line in lines)
-    for word in ("python", "torch", "cores", "can be written", "configuration", "corpus", "tracking"):
+    for word in (
+        "python",
+        "torch",
+        "cores",
+        "can be written",
+        "configuration",
+        "corpus",
+        "tracking",
+        "kernels",
+        "database",
+        "worker",
+    ):
         assert any(word in line for line in lines), word
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +87,8 @@ def test_a_broken_option(tmp_path: Path) -> None:
     assert "optim=mine" in found
 
 
-def test_a_check_that_breaks_is_one_problem(tmp_path: Path) -> None:
+def test_a_check_that_breaks_is_one_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mhc_lab.tries.worker", lambda _: iter([]))
     (tmp_path / "config.yaml").write_text("residual: nothing\n")
     found = problems(examine(tmp_path / "results", tmp_path))
     assert [text.partition(":")[0] for text in found] == ["configuration", "corpus", "tracking"]
@@ -100,3 +114,42 @@ def test_little_memory_and_disk_are_warned_of(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(doctor, "LITTLE_DISK", float("inf"))
     warnings = [finding.text for finding in doctor.machine(tmp_path) if finding.level == "warning"]
     assert ["memory" in warnings[0], "free" in warnings[1]] == [True, True]
+
+
+def test_a_kernel_that_fails_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = backends._load
+
+    def broken(operation: str, backend: str, function: str) -> Any:
+        if (operation, backend) == ("read", "cpu"):
+            raise RuntimeError("no such instruction")
+        return load(operation, backend, function)
+
+    monkeypatch.setattr(backends, "_load", broken)
+    *bad, (works, good) = tries.kernels()
+    assert (works, good) == (True, "kernels: 6 operations run and are right (cpu backend)")
+    ((works, text),) = bad
+    assert not works
+    assert text.startswith("kernels: read: ")
+    assert "no such instruction" in text
+    assert "MHC_LAB_BACKEND=reference" in text
+    backends.try_again()
+
+
+def test_a_database_that_does_not_work_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: Any, **__: Any) -> None:
+        raise sqlalchemy.exc.OperationalError("PRAGMA", {}, Exception("database is locked"))
+
+    monkeypatch.setattr("mhc_lab.study.storage.PatientStorage", locked)
+    monkeypatch.setattr("mhc_lab.tries.worker", lambda _: iter([]))
+    (found,) = problems(examine(tmp_path / "results"))
+    assert found.startswith("database: ")
+    assert "database is locked" in found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_does_not_work_says_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MHC_LAB_BACKEND", "fast")
+    ((works, text),) = tries.worker(tmp_path)
+    assert not works
+    assert text.startswith("worker: error: MHC_LAB_BACKEND=fast")
+    assert list(tmp_path.iterdir()) == []

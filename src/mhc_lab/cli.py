@@ -530,7 +530,7 @@ def retarget(
 
 @app.command()
 def doctor(results: Results = Path("results"), config_dir: ConfigDir = None, tracking_uri: TrackingUri = None) -> None:
-    """Check this installation and this machine.
+    """Check this installation and this machine; try kernels, a database and a worker, in about half a minute.
 
     Exit code 2 if something must be mended.
     """

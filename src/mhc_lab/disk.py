@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from mhc_lab.errors import RunsFailed
+from mhc_lab.machine import existing
 
 EXIT_DISK_FULL = 74  # of a child and a worker, to the process that started it: their logs may lie on the same disk
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -40,7 +41,5 @@ def is_disk_full(error: BaseException | None, place: Path) -> bool:
 
 
 def _is_full(place: Path) -> bool:
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    found = os.statvfs(place)
+    found = os.statvfs(existing(place))
     return found.f_bavail * found.f_frsize < _LITTLE or (found.f_files > 0 and found.f_favail == 0)

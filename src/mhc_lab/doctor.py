@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mhc_lab import tries
 from mhc_lab.config import compose
 from mhc_lab.config.compose import options
 from mhc_lab.config.schema import GROUPS
 from mhc_lab.errors import LabError
-from mhc_lab.machine import cores
+from mhc_lab.machine import cores, existing
 from mhc_lab.residual.registry import ENTRY_POINT_GROUP
 
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}  # GHSA-w37p-236h-pfx3
@@ -53,9 +54,14 @@ def examine(
         ("configuration", lambda: configuration(config_dir)),
         ("corpus", lambda: corpus(config_dir)),
         ("tracking", lambda: tracking(results, config_dir, tracking_uri)),
+        ("kernels", lambda: _tried(tries.kernels())),
     )
-    findings = []
-    for name, check in checks:
+    in_folder: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("database", lambda: _tried(tries.database(results))),
+        ("worker", lambda: _tried(tries.worker(results))),
+    )
+    findings: list[Finding] = []
+    for name, check in checks + (in_folder if _can_be_written(results) else ()):
         for finding in _unbroken(name, check):
             findings.append(finding)
             if say is not None:
@@ -137,7 +143,7 @@ def devices() -> Iterator[Finding]:
 def machine(results: Path) -> Iterator[Finding]:
     """Cores, memory and disk."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    disk = shutil.disk_usage(_existing(results)).free
+    disk = shutil.disk_usage(existing(results)).free
     yield Finding("ok", f"{cores()} cores")
     if memory < LITTLE_MEMORY:
         yield Finding("warning", f"{memory / 1e9:.1f} GB of memory: one worker at a time (--workers 1)")
@@ -151,14 +157,23 @@ def machine(results: Path) -> Iterator[Finding]:
 
 def writable(results: Path) -> Iterator[Finding]:
     """Whether `results` can be written; it is not made."""
-    home = _existing(results)
-    try:
-        with tempfile.TemporaryFile(dir=home):
-            pass
-    except OSError as error:
-        yield Finding("problem", f"{results} cannot be written ({home}: {error.strerror}): choose another --results")
-    else:
+    if _can_be_written(results):
         yield Finding("ok", f"{results} can be written")
+    else:
+        yield Finding("problem", f"{results} cannot be written (in {existing(results)}): choose another --results")
+
+
+def _can_be_written(results: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=existing(results)):
+            return True
+    except OSError:
+        return False
+
+
+def _tried(found: Iterator[tuple[bool, str]]) -> Iterator[Finding]:
+    for works, text in found:
+        yield Finding("ok" if works else "problem", text)
 
 
 def plugins() -> Iterator[Finding]:
@@ -213,20 +228,16 @@ def tracking(results: Path, config_dir: Path | None, uri: str | None) -> Iterato
 
     store = resolve_uri(uri or settings.uri, results)
     file = sqlite_file(store)
-    if file is not None and not file.is_file():
-        yield Finding("ok", f"tracking {store}: made with the first run")
-        return
+    made = file is None or file.is_file()
     try:
-        prepare_store(store, settings.experiment, results)
+        if made:
+            prepare_store(store, settings.experiment, results)
+        elif _can_be_written(results):
+            tries.store(results)
     except errors() as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield Finding(
             "problem", f"tracking {store}: {first}; start the server, or give another --tracking-uri or tracking=none"
         )
     else:
-        yield Finding("ok", f"tracking {store}")
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    return next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())
+        yield Finding("ok", f"tracking {store}{'' if made else ': made with the first run'}")

@@ -83,3 +83,8 @@ def ensure_home() -> None:
 def safe_environment() -> dict[str, str]:
     """The environment of a Python that is started here: the working folder's files do not stand for modules in it."""
     return {**os.environ, "PYTHONSAFEPATH": "1"}
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from mhc_lab.bench.run import OURSELVES, admit
 from mhc_lab.ops import backends
 
 Row = dict[str, Any]
+Key = tuple[Any, ...]
 
 STREAMS = (4, 2, 8, 1)
 SIZES = ((257, 96), (5, 20), (1024, 1280))  # tokens, C: whole tiles and a part of one; less than a tile; as in models
@@ -41,19 +42,25 @@ def run_correctness(options: Options, say: Callable[[str], None]) -> list[str]:
     content: report.Json = before or {"runs": [], "rows": []}
     content["runs"].append(run)
     known = {_key(row) for row in content["rows"]}
-    problems = list(_problems(options))
     paths: list[str] = []
-    for place, (case, shape) in enumerate(problems, 1):
-        if _key(_named(case, shape)) in known:
-            continue
-        row = {**_named(case, shape), **_judged(case, shape, options.place), "run": len(content["runs"]) - 1}
+    for place, row in judge_all(options, known):
+        row["run"] = len(content["runs"]) - 1
         content["rows"].append(row)
-        say(f"[{place}/{len(problems)}] {_label(row)}: {_outcome(row)}")
+        say(f"[{place}] {_label(row)}: {_outcome(row)}")
         paths = [str(path) for path in report.write(folder, "correctness", content, markdown(content))]
         if "CUDA error" in row.get("reason", ""):
             say("the device takes nothing more in this process: `--append` goes on after this shape")
             break
     return paths
+
+
+def judge_all(options: Options, known: Collection[Key] = ()) -> Iterator[tuple[str, Row]]:
+    """A row for each case and shape that is not known, and its place among all, as "3/91"."""
+    problems = list(_problems(options))
+    for place, (case, shape) in enumerate(problems, 1):
+        named = _named(case, shape)
+        if _key(named) not in known:
+            yield f"{place}/{len(problems)}", {**named, **_judged(case, shape, options.place)}
 
 
 def _problems(options: Options) -> Iterator[tuple[Case, Shape]]:
@@ -88,7 +95,7 @@ def _named(case: Case, shape: Shape) -> Row:
     }
 
 
-def _key(row: Row) -> tuple[Any, ...]:
+def _key(row: Row) -> Key:
     return tuple(row[name] for name in ("case", "dtype", "streams", "tokens", "dim", "t_max"))
 
 
