@@ -10,6 +10,7 @@ EXIT_BUG = 1
 EXIT_INPUT = 2
 EXIT_RUNS_FAILED = 3
 EXIT_INTERRUPTED = 130  # as shells have it
+_SHOWN = 60  # characters of a wrong value that a message repeats
 
 
 class LabError(Exception):
@@ -40,3 +41,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"choose one of: {', '.join(known)}" if known else "there are none"
+
+
+def shown(text: str) -> str:
+    """As much of what a user gave as a line can hold, safe for any terminal."""
+    safe = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return safe if len(safe) <= _SHOWN else f"{safe[:_SHOWN]}…"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import socket
 import uuid
 from pathlib import Path
@@ -32,10 +33,21 @@ from mhc_lab.errors import LabError
 from mhc_lab.files import GAINS_LINE, METRICS_LINE, RECORD, own_file, read_json, read_lines
 
 Status = Literal["finished", "diverged", "pruned", "failed", "killed"]
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")  # of a study or an analysis, fit for every file system
 ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; the others are run again where one is asked for
 
 
-__all__ = ["ENDED", "RunFolder", "Status", "read_json", "runs_dir", "write_bytes", "write_json", "write_whole"]
+__all__ = [
+    "ENDED",
+    "FOLDER_NAME",
+    "RunFolder",
+    "Status",
+    "read_json",
+    "runs_dir",
+    "write_bytes",
+    "write_json",
+    "write_whole",
+]
 
 
 class RunFolder:

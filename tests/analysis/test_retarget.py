@@ -145,7 +145,8 @@ MISTAKES = [
     (["sinkhorn", "--streams", "3", "--algorithms", "kronecker"], "power of two"),
     (["sinkhorn", "--dtype", "fp8"], "--dtype fp8"),
     (["sinkhorn", "--seed", "99999999999999999999"], "--seed 1e+20: must be from 0 to"),
-    (["sinkhorn", "--name", "../x"], "without slashes"),
+    (["sinkhorn", "--name", "../x"], "letters, digits"),
+    (["sinkhorn", "--name", 300 * "x"], "at most 100 characters"),
 ]
 
 

@@ -128,6 +128,7 @@ def test_composing_imports_no_framework() -> None:
         (["optim.min_ratio=0.3"], "optim.min_ratio needs optim.schedule=cosine"),
         (["tracking=none", "tracking.uri=http://h"], "tracking.uri needs tracking=mlflow"),
         (["tracking=none", "tracking.experiment=e"], "tracking.experiment needs tracking=mlflow"),
+        (["tracking.experiment=" + 251 * "x"], f"tracking.experiment={60 * 'x'}…: must be 1 to 250 characters"),
         (["residual.expand_base=0.5"], "residual.expand_base needs residual.expand=scaled"),
         (["residual.h_pre=fixed", "residual.b_pre_home=1"], "residual.b_pre_home needs residual.h_pre=dynamic or"),
         (["residual.h_res=fixed", "residual.t_max=3"], "residual.t_max needs residual.h_res=dynamic or static"),

@@ -60,6 +60,11 @@ def test_train_and_again(tmp_path: Path) -> None:
     assert mhc_lab(*command, "--keep", cwd=tmp_path).returncode == 0
 
 
+def remarks(stderr: str) -> list[str]:
+    """What a command says beside its results, but how busy this machine happens to be."""
+    return [line for line in stderr.splitlines() if "the machine was busy" not in line]
+
+
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which a grid was run, and what the command printed."""
@@ -148,7 +153,7 @@ def test_export_of_everything_measured_from_another_row(studied: tuple[Path, str
     for path in ("table.md", "table.tex", "table.csv", "figures/loss_gap.svg", "figures/gains.png", "report.html"):
         assert f"results/grid/{path}" in told
         assert (tmp_path / "results" / "grid" / path).stat().st_size
-    assert ended.stderr == ""
+    assert not remarks(ended.stderr)
     table = (tmp_path / "results" / "grid" / "table.md").read_text()
     assert "Loss gap: row − mhc" in table
     assert "within ±0.5" in table
@@ -158,7 +163,8 @@ def test_export_of_a_study_that_lacks_a_run(studied: tuple[Path, str], tmp_path:
     shutil.copytree(studied[0] / "results", tmp_path / "results")
     next((tmp_path / "results" / "runs").glob("mhc-*/record.json")).unlink()
     ended = mhc_lab("export", "grid", "--format", "md", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "warning: 1 of 4 cells have no result (1 not run), in rows mhc\n")
+    assert ended.returncode == 0
+    assert remarks(ended.stderr) == ["warning: 1 of 4 cells have no result (1 not run), in rows mhc"]
     assert "1 of 2" in (tmp_path / "results" / "grid" / "table.md").read_text()
     strict = mhc_lab("export", "grid", "--format", "md", "--strict", cwd=tmp_path)
     assert strict.returncode == 3

@@ -141,6 +141,13 @@ def test_a_storage_that_cannot_be_is_one_line(tmp_path, url, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{}/studies.db", "nodb://host/lab"])
+def test_results_of_another_user_are_one_line(tmp_path, monkeypatch, url):
+    monkeypatch.setattr("mhc_lab.study.storage.os.access", lambda *_: False)
+    with pytest.raises(LabError, match="runs: cannot be written: Permission denied; choose another --results"):
+        StudyStorage(url.format(tmp_path), "study", tmp_path, interval=1, grace=2)
+
+
 def test_a_requeued_trial_does_not_carry_its_dead_worker(storage):
     study = storage.create()
     _queue(study)

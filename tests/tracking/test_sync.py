@@ -213,6 +213,15 @@ def server(tmp_path: Path, empty_store: Path) -> Iterator[str]:
     process.wait()
 
 
+def test_a_store_of_another_user_is_said_at_once(
+    results: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run("residual=identity", "tracking=none").end()
+    monkeypatch.setattr("mhc_lab.tracking.store.os.access", lambda *_: False)
+    with pytest.raises(LabError, match="runs cannot be written"):
+        sync(results)
+
+
 def test_a_server_over_http(results: Path, make_run: MakeRun, store_at: Any, server: str) -> None:
     folder = make_run("residual=identity", f"tracking.uri=http://127.0.0.1:{a_port()}")
     start_study(results, "grid", folder.config().tracking, [folder], {})

@@ -15,7 +15,8 @@ from mhc_lab.analysis.study import Settings, analyse, exact_rows
 from mhc_lab.analysis.trained import open_run
 from mhc_lab.analysis.words import chosen, within
 from mhc_lab.config.schema import MAX_SEED
-from mhc_lab.errors import LabError
+from mhc_lab.errors import LabError, shown
+from mhc_lab.run_folder import FOLDER_NAME
 
 MOST_NUMBERS = 4_000_000  # of logits by default, so that the command takes seconds
 DEFAULT_TOKENS = 512
@@ -126,5 +127,5 @@ def _check(options: Options) -> None:
     within("--seed", options.seed, 0, MAX_SEED)
     if not 1 < options.bound < float("inf"):
         raise LabError(f"--bound {options.bound:g}: must be above 1, the gain of a doubly stochastic matrix")
-    if options.name and (Path(options.name).name != options.name or options.name in (".", "..")):
-        raise LabError(f"--name {options.name}: give the name of a folder, without slashes")
+    if options.name and not FOLDER_NAME.fullmatch(options.name):
+        raise LabError(f"--name {shown(options.name)}: use letters, digits, _ . + -, at most 100 characters")

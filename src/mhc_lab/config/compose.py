@@ -15,8 +15,8 @@ import mhc_lab
 from mhc_lab import secrets
 from mhc_lab.config.reading import reset_unread, unread
 from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domains
-from mhc_lab.config.values import checked, parse, refuse_unprintable, shown
-from mhc_lab.errors import LabError, nearest
+from mhc_lab.config.values import checked, parse, refuse_unprintable
+from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.residual import registry
 
 _TOP_KEYS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name not in GROUPS)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mhc_lab.errors import LabError
+from mhc_lab.errors import LabError, shown
 
 Mode = Literal["dynamic", "static", "fixed"]
 Sinkhorn = Literal["plain", "log", "overrelaxed", "newton", "warm", "permutations", "kronecker"]
@@ -49,6 +49,7 @@ OF_FILES = ("data.source", ("text",))
 OF_TASKS = ("data.source", ("synthetic",))
 OF_TEXTS = ("data.source", ("stdlib", "text", "installed"))
 TRACKED = ("tracking.backend", ("mlflow",))
+EXPERIMENT = Domain("1 to 250 characters", lambda value: 0 < len(value.strip()) <= len(value) <= 250)  # MLflow's column
 RECOMPUTE = Domain(
     "off, auto or a number of layers, at least 1",
     lambda value: value in ("off", "auto") or (value.isascii() and value.isdigit() and int(value) > 0),
@@ -203,7 +204,7 @@ class TrackingConfig:
     uri: str = setting(
         "", None, "MLflow server or database; empty: results/runs/mlflow.db", in_id=False, read_by=TRACKED
     )
-    experiment: str = setting("mhc_lab", None, "MLflow experiment", in_id=False, read_by=TRACKED)
+    experiment: str = setting("mhc_lab", EXPERIMENT, "MLflow experiment", in_id=False, read_by=TRACKED)
 
 
 @dataclass
@@ -236,4 +237,4 @@ def check_domains(config: Any, prefix: str = "") -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise LabError(f"{prefix}{f.name}={value}: must be a finite number")
         if domain is not None and value is not None and not domain.holds(value):
-            raise LabError(f"{prefix}{f.name}={value}: must be {domain.words}")
+            raise LabError(f"{prefix}{f.name}={shown(str(value))}: must be {domain.words}")

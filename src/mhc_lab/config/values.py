@@ -15,11 +15,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from mhc_lab.config.schema import RunConfig
-from mhc_lab.errors import LabError
+from mhc_lab.errors import LabError, shown
 
 _LONGEST = 100_000  # characters of a value: a list of paths
 _LONGEST_NUMBER = 40
-_SHOWN = 60  # characters of a wrong value that a message repeats
 _NONE = ("", "null", "none", "~")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _WHOLE = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
@@ -54,12 +53,6 @@ def refuse_unprintable(key: str, text: str) -> None:
     """LabError for characters that no name, path or number has: they would break files and terminals."""
     if not text.isprintable():
         raise LabError(f"{key}={shown(text)}: holds a character that cannot be printed")
-
-
-def shown(text: str) -> str:
-    """As much of what a user gave as a line can hold, safe for any terminal."""
-    safe = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-    return safe if len(safe) <= _SHOWN else f"{safe[:_SHOWN]}…"
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,17 +12,15 @@ from filelock import FileLock
 
 from mhc_lab.config.run_id import code_fingerprint, run_id
 from mhc_lab.config.schema import TrainerConfig
-from mhc_lab.config.values import shown
-from mhc_lab.errors import LabError, nearest
+from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.files import GRID, SWEEP, TIMING, damaged, misfit
 from mhc_lab.residual import registry
-from mhc_lab.run_folder import RunFolder, read_json, runs_dir, write_json
+from mhc_lab.run_folder import FOLDER_NAME, RunFolder, read_json, runs_dir, write_json
 from mhc_lab.study.spec import Grid, Row
 from mhc_lab.study.sweep_file import SweepSpec, resolve_sweep
 
 OtherCode = Literal["ask", "keep", "rerun"]  # what becomes of results that other code made
 
-_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 # Folders of `results` that are no study's.
 _TAKEN = ("runs", "bench", "retarget", "sinkhorn-analysis", "speed", "statistics")
 
@@ -32,7 +29,7 @@ class StudyFolder:
     """Paths of one study, and its study.json: which rows and seeds it has, and which runs fill them."""
 
     def __init__(self, results: Path, name: str) -> None:
-        if not _STUDY_NAME.fullmatch(name) or name.lower() in _TAKEN:
+        if not FOLDER_NAME.fullmatch(name) or name.lower() in _TAKEN:
             raise LabError(
                 f"study '{shown(name)}': a study's name is at most 100 letters, digits and _ . + -, and not "
                 f"{', '.join(_TAKEN)}"

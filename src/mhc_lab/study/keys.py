@@ -8,8 +8,7 @@ from typing import Any
 
 from mhc_lab.config.reading import unread
 from mhc_lab.config.schema import MAX_SEED, RunConfig
-from mhc_lab.config.values import shown
-from mhc_lab.errors import LabError, nearest
+from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.residual import registry
 
 

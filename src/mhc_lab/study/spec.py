@@ -24,9 +24,8 @@ from typing import Any
 from mhc_lab.config.compose import compose, default_option, find_file, options, read_yaml
 from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
-from mhc_lab.config.values import shown
 from mhc_lab.data.corpus import corpus_fingerprint
-from mhc_lab.errors import LabError, nearest
+from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.study.keys import known_keys, override_list, refuse_seed, refuse_unread, seed_list
 from mhc_lab.study.space import Point, override
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
+import errno
 import os
 import socket
 import time
@@ -111,10 +112,11 @@ class StudyStorage:
         self._exhausted = exhausted
         self._retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
         sqlite = url.startswith("sqlite")
-        self._lock = FileLock(runs_dir(results) / f"{name}.lock") if sqlite else None
+        self._lock = FileLock(self._runs / f"{name}.lock") if sqlite else None
         try:
-            if sqlite:
-                runs_dir(results).mkdir(parents=True, exist_ok=True)
+            self._runs.mkdir(parents=True, exist_ok=True)
+            if not os.access(self._runs, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             self._storage = _connected(
                 lambda: PatientStorage(
                     url,
@@ -125,9 +127,7 @@ class StudyStorage:
                 )
             )
         except OSError as error:
-            raise LabError(
-                f"{runs_dir(results)}: cannot be written: {error.strerror}; choose another --results"
-            ) from error
+            raise LabError(f"{self._runs}: cannot be written: {error.strerror}; choose another --results") from error
         except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
             # The driver's first line may end in a colon; its reason stands in one of the next.
             why = redact(" ".join(str(error).split()))[:200]

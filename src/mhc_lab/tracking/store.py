@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from mhc_lab.addresses import for_mlflow, sqlite_file, sqlite_url
 from mhc_lab.errors import LabError
-from mhc_lab.machine import ensure_home
+from mhc_lab.machine import ensure_home, existing
 from mhc_lab.run_folder import runs_dir
 from mhc_lab.secrets import TRACKING_VARIABLE, public, whole
 
@@ -79,10 +79,15 @@ def _names_a_host(uri: str) -> bool:
 
 
 def check_reachable(uri: str) -> None:
-    """OSError within CONNECT_SECONDS where no server listens; asks nothing of a database.
+    """OSError within CONNECT_SECONDS where no server listens or an sqlite file cannot be written; asks nothing of a
+    database.
 
     MLflow itself would retry for minutes before it says so.
     """
+    file = sqlite_file(uri)
+    for place in () if file is None else (existing(file), existing(file.parent)):  # its journal lies beside it
+        if not os.access(place, os.W_OK):
+            raise PermissionError(f"{place} cannot be written")
     if is_server(uri):
         parts = urlsplit(uri)
         port = parts.port or (443 if parts.scheme == "https" else 80)
