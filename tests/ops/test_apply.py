@@ -101,3 +101,19 @@ def test_autocast_leaves_coefficients_in_fp32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = ops.coefficients(streams, phi)
     torch.testing.assert_close(out, ops.coefficients(streams, phi), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("streams_dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("output_dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_layer_may_give_its_output_in_any_dtype(streams_dtype: torch.dtype, output_dtype: torch.dtype) -> None:
+    wide = torch.promote_types(streams_dtype, torch.float32)
+    (streams,) = leaves((3, 4, 5), dtype=streams_dtype)
+    (output,) = leaves((3, 5), dtype=output_dtype)
+    h_post, h_res = leaves((3, 4), (3, 4, 4), dtype=wide)
+    found = gradients(ops.write, [streams, output, h_post, h_res])
+    wanted = gradients(write_reference, [streams, output, h_post, h_res])
+    assert [value.dtype for value in found] == [value.dtype for value in wanted]
+    rough = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 1e-5, torch.float64: 1e-5}
+    for value, right in zip(found, wanted, strict=True):
+        bound = max(rough[streams_dtype], rough[output_dtype])
+        torch.testing.assert_close(value.double(), right.double(), rtol=bound, atol=bound)

@@ -142,3 +142,8 @@ def array(tensor: Tensor) -> np.ndarray[Any, Any]:
 def wide(tensor: Tensor) -> Tensor:
     """Contiguous, and fp32 where it is narrower: NumPy has no bf16."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
+
+
+def as_wide(tensor: Tensor, like: Tensor) -> Tensor:
+    """Contiguous, in the dtype of wide streams: a layer may give its output in any."""
+    return tensor.to(like.dtype).contiguous()

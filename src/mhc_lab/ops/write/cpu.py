@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mhc_lab.ops.loops import wide
+from mhc_lab.ops.loops import as_wide, wide
 from mhc_lab.ops.token_passes import Write, run_backward, run_forward
 
 
@@ -25,4 +25,5 @@ def backward(
 
 
 def _layer(streams: Tensor, output: Tensor, h_post: Tensor, h_res: Tensor | None) -> Write:
-    return Write(wide(streams), wide(output), h_post, 0, None if h_res is None else h_res.flatten(1), 0)
+    x = wide(streams)
+    return Write(x, as_wide(output, x), h_post, 0, None if h_res is None else h_res.flatten(1), 0)

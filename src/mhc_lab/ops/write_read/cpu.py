@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mhc_lab.ops.loops import wide
+from mhc_lab.ops.loops import as_wide, wide
 from mhc_lab.ops.token_passes import Found, Projection, Write, run_backward, run_forward
 
 
@@ -72,6 +72,8 @@ def backward(
 
 
 def _layer(streams: Tensor, output: Tensor, weights: Tensor, post_at: int, res_at: int, h_res: Tensor | None) -> Write:
+    x = wide(streams)
+    y = as_wide(output, x)
     if h_res is not None:
-        return Write(wide(streams), wide(output), weights, post_at, h_res.flatten(1), 0)
-    return Write(wide(streams), wide(output), weights, post_at, weights if res_at >= 0 else None, res_at)
+        return Write(x, y, weights, post_at, h_res.flatten(1), 0)
+    return Write(x, y, weights, post_at, weights if res_at >= 0 else None, res_at)
