@@ -218,7 +218,7 @@ def test_a_store_of_another_user_is_said_at_once(
 ) -> None:
     make_run("residual=identity", "tracking=none").end()
     monkeypatch.setattr("mhc_lab.tracking.store.os.access", lambda *_: False)
-    with pytest.raises(LabError, match="mlflow.db cannot be written"):
+    with pytest.raises(LabError, match=r"mlflow\.db cannot be written"):
         sync(results)
 
 
