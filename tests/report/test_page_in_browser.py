@@ -8,7 +8,7 @@ import json
 import pytest
 from browser import CONTRAST, Page
 
-GAP = 7  # the column of the loss gap
+GAP, NOTE, BLANKS = 1, 2, 9  # columns: the loss gap, its note, one that the baseline has no value of
 
 
 @pytest.fixture
@@ -52,16 +52,16 @@ def test_a_head_sorts_up_down_and_back(page) -> None:
 
 
 def test_blanks_are_last_both_ways_and_words_sort_as_words(page) -> None:
-    button = page.head(GAP + 1).find_element("css selector", "button")
+    button = page.head(BLANKS).find_element("css selector", "button")
     for turn in (False, True):
         button.click()
-        values = page.column(GAP + 1)
+        values = page.column(BLANKS)
         known = [float(value) for value in values if value]
         assert 0 < len(known) < len(values)
         assert [float(value) for value in values[: len(known)]] == sorted(known, reverse=turn)
     page.head(0).find_element("css selector", "button").click()
     assert page.names() == sorted(page.names())
-    assert page.head(GAP + 1).get_attribute("aria-sort") is None
+    assert page.head(BLANKS).get_attribute("aria-sort") is None
 
 
 def test_a_row_opens_by_keyboard_and_stays_open_when_sorted(page) -> None:
@@ -126,7 +126,19 @@ def test_it_fits_a_phone(page) -> None:
     )
     assert min(sizes) >= 12
     figure = page.run("return document.querySelector('#loss_steps svg').getBoundingClientRect().width")
-    assert figure > 600  # its own box scrolls; shrunk to the phone its letters would be 5 px high
+    assert 300 < figure <= 360  # whole; it stays sharp where fingers enlarge it
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_gaps_and_their_notes_are_in_view(page, width: int) -> None:
+    page.width(width, 900)
+    right = (
+        "return Math.max(...[...document.querySelectorAll('#results > tbody > tr:not(.more)')]"
+        ".map((row) => row.cells[arguments[0]].getBoundingClientRect().right))"
+    )
+    for column in (0, GAP, NOTE):
+        assert page.run(right, column) <= width - 8
+    assert any(page.column(NOTE))
 
 
 def test_the_first_column_stays_and_covers_what_passes_under_it(page) -> None:

@@ -247,8 +247,24 @@ def test_terminal_table_is_narrower_than_120(full_study: Path, capsys: pytest.Ca
     assert max(map(len, lines)) < 120
     mhc = next(line for line in lines if line.startswith(" mhc "))
     assert mhc.split()[1:4] == ["✓", "✓", "✓"]
-    for text in ("2.409 ± 0.013", "−0.1010 ± 0.0092*", "−0.027", "1.00 / 1.50", "1.41×", "304"):
+    for text in ("2.409 ± 0.013", "−0.1010 ± 0.0092*", "−0.027", "1.00 / 1.50", "1.41×"):
         assert f" {text} " in mhc
+    assert "left out for want of room: MiB" in lines
+
+
+@pytest.mark.parametrize("width", [119, 100, 80, 60])
+def test_nothing_of_a_terminal_table_is_cut_off(study: Any, width: int) -> None:
+    study.row("identity", [2.5, 2.6, 2.4]).row("a_row_of_some_length", [2.512345, 2.587654, 2.432109])
+    results = study.save(timing={"identity": 1.0, "a_row_of_some_length": 2.0})
+    out = io.StringIO()
+    print_table(results, "demo", Console(file=out, width=width))
+    rows = [line for line in out.getvalue().splitlines() if line.startswith((" row", " identity", " a_row"))]
+    assert len(rows) == 3
+    assert all(len(line) <= width and "…" not in line for line in rows)
+    assert rows[0].split()[-1] == "note"
+    assert "+0.011 ± 0.055" in rows[2]
+    assert ("2.51 ± 0.19 " in rows[2]) == ("val loss" in rows[0])
+    assert ("left out for want of room: " in out.getvalue()) == (width < 119)
 
 
 def test_terminal_table_on_a_given_console(study: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from mhc_lab.report.frame import load
@@ -26,33 +27,56 @@ COLUMNS: tuple[tuple[str, str, _Justify], ...] = (
     ("val_loss", "val loss", "right"),
     ("loss_gap", "loss gap", "right"),
     ("paper_loss_gap", "paper", "right"),
-    ("composite_gains", "composite gain", "right"),
+    ("composite_gains", "composite\ngain", "right"),
     ("ms_ratio", "time", "right"),
     ("peak_memory_mb", "MiB", "right"),
 )
 
 
 # What goes first where the terminal is narrow: the page and the files have it.
-_LESSER = ("peak_memory_mb", "h_res", "h_pre", "h_post", "paper_loss_gap", "composite_gains", "baseline", "ms_ratio")
-NARROW = 50  # columns, below which names are broken all the same
+_LESSER: tuple[tuple[str, ...], ...] = (
+    ("peak_memory_mb",),
+    ("paper_loss_gap",),
+    ("h_res", "h_pre", "h_post"),
+    ("composite_gains",),
+    ("baseline",),
+    ("ms_ratio",),
+    ("val_loss",),
+)
+_UNBOUNDED = 10_000
+
+
+Rows = Sequence[tuple[Mapping[str, str], bool, str]]  # texts, whether it is the best, the numbers of its notes
 
 
 def _fitting(
-    columns: list[tuple[str, str, _Justify]], rows: Sequence[Mapping[str, str]], width: int
-) -> tuple[list[tuple[str, str, _Justify]], list[str]]:
-    """The columns that fit side by side, none of them broken, and the heads of those that are left out."""
-    left, dropped = list(columns), []
-    for key in _LESSER:
-        if sum(_width(column, rows) + 2 for column in left) <= width + 1:
-            break
-        dropped += [head for name, head, _ in left if name == key]
-        left = [column for column in left if column[0] != key]
-    return left, dropped
+    columns: Sequence[tuple[str, str, _Justify]], rows: Rows, title: str, console: Console
+) -> tuple[Table, list[str]]:
+    """The table with the columns that fit side by side, none of them broken, and the heads of those left out."""
+    left = list(columns)
+    dropped: list[str] = []
+    room = console.options.update(max_width=_UNBOUNDED)
+    for keys in (*_LESSER, None):
+        table = _table(left, rows, title)
+        if Measurement.get(console, room, table).maximum <= console.width:
+            return table, dropped
+        if keys is not None:
+            dropped += [head.replace("\n", " ") for name, head, _ in left if name in keys]
+            left = [column for column in left if column[0] not in keys]
+    for column in table.columns:
+        column.no_wrap = False  # broken, rather than cut off
+    return table, dropped
 
 
-def _width(column: tuple[str, str, _Justify], rows: Sequence[Mapping[str, str]]) -> int:
-    key, head, _ = column
-    return max([len(head), *(len(row[key]) for row in rows)])
+def _table(columns: Sequence[tuple[str, str, _Justify]], rows: Rows, title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for _, head, justify in columns:
+        table.add_column(head, justify=justify, no_wrap=True, overflow="fold")
+    table.add_column("note", no_wrap=True)
+    for row, best, numbers in rows:
+        cells = (f"[bold]{escape(row[key])}[/]" if best else escape(row[key]) for key, _, _ in columns)
+        table.add_row(*cells, numbers)
+    return table
 
 
 def print_table(results: Path, study: str, console: Console | None = None) -> None:
@@ -69,17 +93,10 @@ def print_table(results: Path, study: str, console: Console | None = None) -> No
 
     shown = {column.key for column in layout.columns} | ({"ms_ratio"} if loaded.timing else set())
     distinct, numbers = number_notes(layout.notes)
-    columns = [column for column in COLUMNS if column[0] in shown]
-    numbered = max((len(",".join(map(str, own))) for own in numbers), default=0)
-    columns, dropped = _fitting(columns, layout.rows, console.width - max(len("note"), numbered) - 3)
-    table = Table(title=escape(layout.title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    for _, head, justify in columns:
-        table.add_column(head, justify=justify, no_wrap=not dropped or console.width > NARROW, overflow="fold")
-    table.add_column("note")
-    for row, row_numbers in zip(layout.rows, numbers, strict=True):
-        best = row["row"] in layout.best
-        cells = (f"[bold]{escape(row[key])}[/]" if best else escape(row[key]) for key, _, _ in columns)
-        table.add_row(*cells, ",".join(map(str, row_numbers)))
+    rows = [
+        (row, row["row"] in layout.best, ",".join(map(str, own))) for row, own in zip(layout.rows, numbers, strict=True)
+    ]
+    table, dropped = _fitting([column for column in COLUMNS if column[0] in shown], rows, layout.title, console)
 
     for line in layout.verdict:
         console.print(line, markup=False, highlight=False, style="bold")

@@ -16,7 +16,7 @@ from mhc_lab.report.figures.style import REFERENCE, row_styles
 from mhc_lab.report.frame import Study
 from mhc_lab.report.page.inline import inline
 from mhc_lab.report.page.origin import facts
-from mhc_lab.report.page.rows import RUN_COLUMNS, is_text, rows
+from mhc_lab.report.page.rows import RUN_COLUMNS, is_text, page_columns, rows
 from mhc_lab.report.summary import Summary
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def render(
         layout=layout,
         lead=_lead(study, config),
         state=_state(study),
-        columns=[(column, "text" if is_text(column) else "number") for column in layout.columns],
+        columns=[(column, "text" if is_text(column) else "number") for column in page_columns(layout)],
         run_columns=RUN_COLUMNS,
         rows=table,
         tall=len(table) >= TALL,

@@ -68,6 +68,8 @@ class Row:
     runs: list[Run]
 
 
+NOTE = Column("note", "note", "", "l")
+_IN_VIEW = ("row", "baseline", "loss_gap", "note", "val_loss")  # what a narrow window shows before it is scrolled
 RUN_COLUMNS = (
     "val loss (nats/token)",
     "gap (nats/token)",
@@ -80,6 +82,12 @@ RUN_COLUMNS = (
 )
 
 
+def page_columns(layout: Layout) -> list[Column]:
+    """The table's columns with the notes among them, what answers the question first."""
+    columns = {column.key: column for column in (*layout.columns, NOTE)}
+    return [columns[key] for key in dict.fromkeys((*_IN_VIEW, *columns)) if key in columns]
+
+
 def rows(study: Study, summary: Summary, layout: Layout) -> tuple[list[Row], list[str]]:
     """The rows in the study's order, and the notes that stand under the table by their numbers."""
     long, numbers = number_notes([[note for note in notes if len(note) > SHORT] for notes in layout.notes])
@@ -87,10 +95,10 @@ def rows(study: Study, summary: Summary, layout: Layout) -> tuple[list[Row], lis
     for cell in study.cells.sort_values("seed", kind="stable").to_dict("records"):
         cells.setdefault(cell["row"], []).append(cell)
     losses = {name: losses_by_seed(study, name) for name in study.baselines}
-    configs = _Configs(study)
+    configs, columns = _Configs(study), page_columns(layout)
     found = []
     for place, (entry, (_, line)) in enumerate(zip(study.rows, summary.frame.iterrows(), strict=True)):
-        name, notes = str(entry["row"]), layout.notes[place]
+        name, notes, texts = str(entry["row"]), layout.notes[place], layout.rows[place]
         # The other baselines of a study of several are told from its first.
         against = str(entry["baseline"]) if entry["baseline"] != name else study.baseline
         difference, unknown = configs.difference(name, against)
@@ -103,7 +111,7 @@ def rows(study: Study, summary: Summary, layout: Layout) -> tuple[list[Row], lis
                 best=name in layout.best,
                 words=_words(entry, name in layout.best),
                 lost=_lost(own),
-                cells=[_cell(column, line, layout.rows[place][column.key]) for column in layout.columns],
+                cells=[_cell(column, line, texts.get(column.key, "; ".join(notes))) for column in columns],
                 notes=notes,
                 short=[note for note in notes if len(note) <= SHORT],
                 numbers=numbers[place],
