@@ -333,6 +333,10 @@ def export(
     gap: Annotated[
         list[float] | None, typer.Option(help="Say how many seeds tell this gap from noise (nats per token).")
     ] = None,
+    columns: Annotated[
+        str, typer.Option(help="md, latex: these columns only, as val_loss,loss_gap: the names are table.csv's.")
+    ] = "",
+    notes: Annotated[str, typer.Option(help="md, latex: full, short (no more than the legend) or none.")] = "full",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a cell has no result.")] = False,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Take runs of different corpora or code together.")
@@ -352,6 +356,7 @@ def export(
     chosen = None if formats is None else [name.strip() for name in formats.split(",")]
     if len(studies) == 1 and StudyFolder(results, studies[0]).is_sweep():
         of_grids = {"--baseline": baseline, "--margin": margin, "--gap": gap or None, "--strict": strict or None}
+        of_grids |= {"--columns": columns or None, "--notes": None if notes == "full" else notes}
         of_grids |= {"--allow-mixed": allow_mixed or None, "--open": open_page or None}
         if given := [name for name, value in of_grids.items() if value is not None]:
             raise LabError(f"{', '.join(given)}: for grids; sweep '{studies[0]}' takes --format and --storage")
@@ -366,6 +371,8 @@ def export(
         baseline=baseline,
         margin=margin,
         **({"gaps": gap} if gap else {}),
+        columns=[name.strip() for name in columns.split(",") if name.strip()],
+        notes=notes,  # type: ignore[arg-type]  # checked there
         allow_mixed=allow_mixed,
         command=command_line(),
     )

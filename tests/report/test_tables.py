@@ -273,3 +273,25 @@ def test_terminal_table_on_a_given_console(study: Any) -> None:
     print_table(study.save(), "demo", Console(file=out, width=119))
     assert "a[b]c" in out.getvalue()
     assert "table.md" not in out.getvalue()
+
+
+def test_chosen_columns_stand_in_one_panel_with_as_few_notes_as_asked(full_study: Path) -> None:
+    chosen = ["val_loss", "loss_gap", "peak_memory_mb"]
+    export(full_study, "demo", ["latex", "md"], columns=chosen, notes="none")
+    text = (full_study / "demo" / "table.tex").read_text()
+    assert text.count(r"\begin{tabular}") == 1
+    assert r"Row & Val.\ loss (nats/token) & Loss gap (nats/token) & Memory (MiB) \\" in text
+    assert "control arm: identity with another" in text
+    assert "Warning" in text
+    assert "Seeds:" not in text
+    lines = (full_study / "demo" / "table.md").read_text().splitlines()
+    assert "| row | val loss (nats/token) | loss gap (nats/token) | memory (MiB) | note |" in lines
+    export(full_study, "demo", ["latex"], notes="short")
+    text = (full_study / "demo" / "table.tex").read_text()
+    assert text.count(r"\begin{tabular}") == 2
+    assert "Seeds:" in text
+    assert "Memory: peak" not in text
+    with pytest.raises(LabError, match="--columns val_los: no such column of this table; did you mean 'val_loss'"):
+        export(full_study, "demo", ["md"], columns=["val_los"])
+    with pytest.raises(LabError, match="--notes few: choose one of"):
+        export(full_study, "demo", ["md"], notes="few")  # type: ignore[arg-type]

@@ -38,6 +38,7 @@ _HEAD = r"""% Needs \usepackage{booktabs,amssymb,graphicx}. Use: \input{table.te
 """
 # A panel wider than the text is shrunk to it, a narrower one is left alone.
 _FIT = r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\box0}\else\box0\fi\par"
+_ONE_PANEL = 6  # columns that are side by side within the width of a text
 _FIRST_PANEL = (
     "row",
     "baseline",
@@ -67,15 +68,12 @@ def render(layout: Layout) -> str:
         escape(row["row"]) + (rf"\textsuperscript{{{','.join(map(str, marks))}}}" if marks else "")
         for row, marks in zip(layout.rows, numbers, strict=True)
     ]
-    losses = [column for column in layout.columns if column.key in _FIRST_PANEL]
-    others = [column for column in layout.columns if column.key == "row" or column not in losses]
+    panels = [_panel(layout, columns, names) for columns in _panels(layout.columns)]
     lines = [
         rf"\caption{{{escape(layout.title)}}}",
         rf"\label{{tab:{label(layout.study)}}}",
         r"\smallskip",
-        *_panel(layout, losses, names),
-        r"\medskip",
-        *_panel(layout, others, names),
+        *(line for place, panel in enumerate(panels) for line in ([r"\medskip"] if place else []) + panel),
         r"\smallskip",
         r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
         *(rf"\textsuperscript{{{i}}}~{escape(note)}.\par" for i, note in enumerate(distinct, start=1)),
@@ -86,6 +84,14 @@ def render(layout: Layout) -> str:
         r"\end{table}",
     ]
     return _HEAD + "\n".join(lines) + "\n"
+
+
+def _panels(columns: list[Column]) -> list[list[Column]]:
+    """Few columns in one panel, many in two; each begins with the rows' names."""
+    if len(columns) <= _ONE_PANEL:
+        return [columns]
+    losses = [column for column in columns if column.key in _FIRST_PANEL]
+    return [losses, [column for column in columns if column.key == "row" or column not in losses]]
 
 
 def _panel(layout: Layout, columns: list[Column], names: list[str]) -> list[str]:

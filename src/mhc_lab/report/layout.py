@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import pandas as pd
 
+from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.report.frame import Study
 from mhc_lab.report.legend import details, legend, warnings
 from mhc_lab.report.summary import Summary
@@ -13,6 +16,8 @@ from mhc_lab.report.texts import BLANK, count, interval, number, p_value, signed
 from mhc_lab.report.verdict import verdict
 
 IDENTICAL = "identical by construction"
+Notes = Literal["full", "short", "none"]  # legend and columns explained; the legend; only what rows and warnings say
+NOTES: tuple[Notes, ...] = get_args(Notes)
 MARKS = {"dynamic": "✓", "static": "(✓)", "fixed": ""}
 
 
@@ -93,6 +98,20 @@ def lay_out(study: Study, summary: Summary) -> Layout:
         legend(study, summary),
         details(study),
     )
+
+
+def narrowed(layout: Layout, columns: Sequence[str], notes: Notes) -> Layout:
+    """A table with these columns only, by their keys (all, if there are none), and with as much said under it as asked.
+
+    Raises LabError for a column that this table has not.
+    """
+    known = [column.key for column in layout.columns]
+    for key in columns:
+        if key not in known:
+            raise LabError(f"--columns {shown(key)}: no such column of this table; {nearest(key, known)}")
+    kept = [column for column in layout.columns if not columns or column.key in ("row", *columns)]
+    legend = [] if notes == "none" else layout.legend
+    return replace(layout, columns=kept, legend=legend, details=layout.details if notes == "full" else [])
 
 
 def number_notes(notes: list[list[str]]) -> tuple[list[str], list[list[int]]]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhc_lab.errors import LabError, nearest
+from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.report import latex, markdown
 from mhc_lab.report.combine import load_all
 from mhc_lab.report.frame import Study
-from mhc_lab.report.layout import Layout, lay_out
+from mhc_lab.report.layout import NOTES, Layout, Notes, lay_out, narrowed
 from mhc_lab.report.provenance import mixture_lines, provenance, unfair
 from mhc_lab.report.summary import GAPS, Summary, summarize
 from mhc_lab.report.texts import csv_text
@@ -54,14 +54,17 @@ def export(
     baseline: str | None = None,
     margin: float | None = None,
     gaps: Sequence[float] = GAPS,
+    columns: Sequence[str] = (),
+    notes: Notes = "full",
     allow_mixed: bool = False,
     command: str = "",
 ) -> Exported:
     """Write tables, figures, page and provenance of a study into `results`/<study>, of several into `results`/<a>+<b>.
 
     `baseline` names another row to measure gaps from; `margin` and `gaps` are those of `summary.summarize`. The CSV has
-    `summary.COLUMNS` in full precision. `command` is the command line that asked for the export.
-    Raises LabError for an unknown format, study or row, a study without a finished run, studies that are not
+    `summary.COLUMNS` in full precision; Markdown and LaTeX have the `columns` and `notes` of `layout.narrowed`.
+    `command` is the command line that asked for the export.
+    Raises LabError for an unknown format, column, study or row, a study without a finished run, studies that are not
     comparable, runs of different corpora or code (unless `allow_mixed`), or a folder that cannot be written.
     """
     chosen = list(dict.fromkeys(formats))
@@ -72,6 +75,8 @@ def export(
         raise LabError(f"--margin {margin:g}: must be a number above 0, in nats per token")
     if any(not 0 < gap < math.inf for gap in gaps):
         raise LabError(f"--gap {', '.join(f'{gap:g}' for gap in gaps)}: must be numbers above 0, in nats per token")
+    if notes not in NOTES:
+        raise LabError(f"--notes {shown(notes)}: {nearest(notes, NOTES)}")
     study = load_all(results, [studies] if isinstance(studies, str) else studies, baseline)
     mixed = unfair(study)
     if mixed and not allow_mixed:
@@ -79,9 +84,10 @@ def export(
 
     summary = summarize(study, margin=margin, gaps=gaps)
     layout = lay_out(study, summary)
+    printed = narrowed(layout, columns, notes)
     origin = provenance(study, command)
     # All of it is made before the first file is written: what lies in the folder is of one export.
-    files = {TABLES[name]: _WRITERS[name](summary, layout).encode() for name in chosen if name in TABLES}
+    files = {TABLES[name]: _WRITERS[name](summary, printed).encode() for name in chosen if name in TABLES}
     plots: list[Plot] = []
     absent: list[Absent] = []
     if {"svg", "png", "html"} & set(chosen):
