@@ -45,7 +45,7 @@ def test_a_run_is_mirrored_whole(results: Path, make_run: MakeRun, store_at: Any
     assert push(folder)
     run = store.child(folder)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == folder.run_id
+    assert run.info.run_name == f"{folder.run_id} seed 3"
     assert store.history(run, "train_loss")[:4] == [(1, 2.99), (2, 2.98), (3, 2.97), (4, 2.96)]
     assert store.history(run, "val_loss") == [(30, 2.25)]
     assert run.data.metrics["parameters"] == 1000
@@ -54,6 +54,29 @@ def test_a_run_is_mirrored_whole(results: Path, make_run: MakeRun, store_at: Any
     assert run.data.tags["code_fingerprint"] == "badc0de"
     assert store.artifacts(run) == {"config.yaml", "gains.jsonl", "record.json"}
     assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(results.resolve() / "runs")
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "files"),
+    [("none", set()), ("all", {"config.yaml", "gains.jsonl", "record.json", "checkpoint.pt"})],
+)
+def test_as_many_files_are_attached_as_asked(
+    results: Path, make_run: MakeRun, store_at: Any, artifacts: str, files: set[str]
+) -> None:
+    folder = make_run("residual=identity", f"tracking.artifacts={artifacts}")
+    tracking = folder.config().tracking
+    start_study(results, "table1", tracking, [folder], {})
+    folder.log(1, 2)
+    folder.gains_file.write_text('{"step": 2}\n')
+    folder.checkpoint_file.write_bytes(b"weights")
+    folder.end()
+    assert push(folder)
+    table = results / "table.md"
+    table.write_text("| row |\n")
+    end_study(results, "table1", tracking, "FINISHED", [table])
+    store = store_at(default_uri(results))
+    assert store.artifacts(store.child(folder)) == files
+    assert store.artifacts(store.parent()) == ({"table.md"} if files else set())
 
 
 def test_pushing_again_sends_nothing_twice(results: Path, make_run: MakeRun, store_at: Any) -> None:

@@ -42,14 +42,15 @@ def test_other_ends_are_not_tagged_pruned(results: Path, make_run: MakeRun, stor
 
 def test_a_trials_run_is_a_child_of_its_sweep(results: Path, make_run: MakeRun, store_at: Any) -> None:
     folder = make_run("residual=mhc")
-    tags = {"row": "trial 7", "trial": "7", "seed": "0"}
+    tags = {"row": "trial 7", "trial": "7", "seed": "0", "point": "learning_rate=0.003, t_max=20"}
     adopt(results, "sinkhorn", folder.config().tracking, [folder], {folder.run_id: tags})
     folder.log(1, 3)
     folder.end("pruned", REASON)
     assert push(folder)
     store = store_at(default_uri(results))
     run = store.child(folder)
-    assert (run.data.tags["study"], run.data.tags["trial"], run.info.run_name) == ("sinkhorn", "7", "trial 7 seed 0")
+    assert (run.data.tags["study"], run.data.tags["trial"]) == ("sinkhorn", "7")
+    assert run.info.run_name == "trial 7 seed 0: learning_rate=0.003, t_max=20"
     assert run.data.tags["mlflow.parentRunId"] == store.parent().info.run_id
 
 

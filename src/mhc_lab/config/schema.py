@@ -204,6 +204,13 @@ class TrackingConfig:
     uri: str = setting(
         "", None, "MLflow server or database; empty: results/runs/mlflow.db", in_id=False, read_by=TRACKED
     )
+    artifacts: Literal["none", "small", "all"] = setting(
+        "small",
+        None,
+        "files attached in MLflow: small has config, record, tables and page; all the checkpoints too",
+        in_id=False,
+        read_by=TRACKED,
+    )
     experiment: str = setting("mhc_lab", EXPERIMENT, "MLflow experiment", in_id=False, read_by=TRACKED)
 
 

@@ -123,7 +123,8 @@ class SweepObjective:
         if tracking.backend == "mlflow":
             from mhc_lab.tracking import mlflow
 
-            tags = {"row": f"trial {trial.number}", "trial": str(trial.number), "seed": str(seed)}
+            point = ", ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in trial.params.items())
+            tags = {"row": f"trial {trial.number}", "trial": str(trial.number), "seed": str(seed), "point": point}
             mlflow.adopt(self._results, self._study, tracking, [folder], {folder.run_id: tags})
 
     def _judge(self, trial: optuna.Trial) -> Judge:
@@ -201,3 +202,7 @@ def pull_trials(
 def target_of(spec: SweepSpec) -> str:
     """What a run's child process calls."""
     return child.JUDGED_TARGET if spec.pruner["name"] == "hyperband" else child.DEFAULT_TARGET
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

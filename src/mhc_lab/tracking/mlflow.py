@@ -110,7 +110,8 @@ def end_study(
     uri = resolve_uri(tracking.uri, results)
     try:
         experiment = prepare_store(uri, tracking.experiment, results)
-        close_study(uri, study_run(uri, experiment, results, study, study_key(results, study)), status, artifacts)
+        files = [] if tracking.artifacts == "none" else artifacts
+        close_study(uri, study_run(uri, experiment, results, study, study_key(results, study)), status, files)
     except errors() as error:
         _warn(uri, error)
 

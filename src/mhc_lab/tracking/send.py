@@ -18,6 +18,7 @@ METRICS_A_BATCH = 900  # the server takes 1000 metrics, params and tags at once
 PARAMS_A_BATCH = 100
 PARAM_LENGTH = 250  # what is longer stands in config.yaml alone
 TAG_LENGTH = 500
+NAME_LENGTH = 250
 
 # Diverged is a result (tag `diverged`), not a failure; a pruned run (tag `pruned`) was stopped on purpose.
 MLFLOW_STATUS = {
@@ -98,12 +99,11 @@ def _create(folder: RunFolder, state: State, uri: str, results: Path, experiment
     if state.study:
         tags["study"] = state.study
         tags["mlflow.parentRunId"] = study_run(uri, experiment, results, state.study, state.study_key)
-    row = state.tags.get("row")
     made = client(uri).create_run(
         experiment,
         start_time=_milliseconds(record.get("started")),
         tags=tags,
-        run_name=f"{row} seed {config.seed}" if row else folder.run_id,
+        run_name=_name(folder, state.tags),
     )
     return Sent(made.info.run_id, state.attempt)
 
@@ -115,13 +115,26 @@ def _describe(folder: RunFolder, sent: Sent, uri: str) -> None:
     pairs = [Param(key, value) for key, value in params(folder).items()]
     for start in range(0, len(pairs), PARAMS_A_BATCH):
         client(uri).log_batch(sent.run_id, params=pairs[start : start + PARAMS_A_BATCH])
-    _attach(uri, sent, folder.config_file)
+    if folder.config().tracking.artifacts != "none":
+        _attach(uri, sent, folder.config_file)
 
 
 def _attach(uri: str, sent: Sent, file: Path) -> None:
     """Send a file of the folder; not what a link leads to, which may be anybody's, and no pipe."""
     if not file.is_symlink() and file.is_file():
         client(uri).log_artifact(sent.run_id, str(file))
+
+
+def _files(folder: RunFolder) -> list[Path]:
+    """What is attached when a run has ended."""
+    small = [folder.gains_file, folder.record_file]
+    return {"none": [], "small": small, "all": [*small, folder.checkpoint_file]}[folder.config().tracking.artifacts]
+
+
+def _name(folder: RunFolder, tags: dict[str, str]) -> str:
+    """ "mhc seed 0" of a grid, "trial 3 seed 0: learning_rate=0.003" of a sweep, else the run id with its seed."""
+    point = f": {tags['point']}" if tags.get("point") else ""
+    return f"{tags.get('row') or folder.run_id} seed {folder.config().seed}{point}"[:NAME_LENGTH]
 
 
 def _send_lines(folder: RunFolder, state: State, sent: Sent, uri: str, record: dict[str, Any] | None) -> bool:
@@ -148,7 +161,7 @@ def _send_end(folder: RunFolder, sent: Sent, uri: str, record: dict[str, Any]) -
     from mlflow.entities import Metric, RunTag
 
     stamp = _milliseconds(record.get("ended"))
-    for file in (folder.gains_file, folder.record_file):
+    for file in _files(folder):
         _attach(uri, sent, file)
     curves: dict[str, Any] = {}
     for line in folder.metrics():

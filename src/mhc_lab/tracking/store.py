@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # its page is then a table of runs with metrics
 CONNECT_SECONDS = 2.0
 # What sqlite and Alembic say of a file that is no database, or one whose making was cut off.
 _DAMAGES = ("file is not a database", "malformed", "_alembic_tmp", "no such table", "no such column", "disk image")
@@ -148,7 +149,7 @@ def _experiment(uri: str, name: str, artifacts: str | None, results: Path) -> st
     try:
         found = client(uri).get_experiment_by_name(name)
         if found is None:
-            return str(client(uri).create_experiment(name, artifact_location=artifacts))
+            return str(client(uri).create_experiment(name, artifact_location=artifacts, tags=_TRAINING))
     except (DatabaseError, MlflowException) as error:
         if file is not None and any(word in str(error) for word in _DAMAGES):
             first = str(error).splitlines()[0]
