@@ -324,7 +324,7 @@ def export(
     studies: Annotated[list[str], typer.Argument(help="Studies; of several, one table.", show_default=False)],
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="Any of md, latex, csv (tables), svg, png (figures), html (a grid on one page)."),
+        typer.Option("--format", help="Any of md, latex, csv (tables), svg, png (figures), html (one page)."),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Row to measure gaps from; default: that of the grid.")] = None,
     margin: Annotated[
@@ -354,16 +354,16 @@ def export(
     from mhc_lab.study.folder import StudyFolder
 
     chosen = None if formats is None else [name.strip() for name in formats.split(",")]
+    if open_page and chosen is not None and "html" not in chosen:
+        raise LabError("--open shows the page: add html to --format")
     if len(studies) == 1 and StudyFolder(results, studies[0]).is_sweep():
         of_grids = {"--baseline": baseline, "--margin": margin, "--gap": gap or None, "--strict": strict or None}
         of_grids |= {"--columns": columns or None, "--notes": None if notes == "full" else notes}
-        of_grids |= {"--allow-mixed": allow_mixed or None, "--open": open_page or None}
+        of_grids |= {"--allow-mixed": allow_mixed or None}
         if given := [name for name, value in of_grids.items() if value is not None]:
-            raise LabError(f"{', '.join(given)}: for grids; sweep '{studies[0]}' takes --format and --storage")
-        _export_sweep(StudyFolder(results, studies[0]), chosen, storage)
+            raise LabError(f"{', '.join(given)}: for grids; sweep '{studies[0]}' takes --format, --open and --storage")
+        _export_sweep(StudyFolder(results, studies[0]), chosen, storage, open_page)
         return
-    if open_page and chosen is not None and "html" not in chosen:
-        raise LabError("--open shows the page: add html to --format")
     done = export(
         results,
         studies,
@@ -640,12 +640,15 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> bool:
     return global_rank(config.trainer) == 0
 
 
-def _export_sweep(folder: StudyFolder, formats: list[str] | None, storage: str | None) -> None:
+def _export_sweep(folder: StudyFolder, formats: list[str] | None, storage: str | None, open_page: bool) -> None:
     from mhc_lab.command import command_line
     from mhc_lab.study.outcome import FORMATS, export_sweep
 
-    for path in export_sweep(folder, formats or FORMATS, command=command_line(), storage=storage):
+    written = export_sweep(folder, formats or FORMATS, command=command_line(), storage=storage)
+    for path in written:
         typer.echo(path)
+    if open_page:
+        _open(next(path for path in written if path.suffix == ".html"))
 
 
 def _open(page: Path) -> None:

@@ -20,7 +20,7 @@ from mhc_lab.study.storage import StudyStorage, resolve, trials
 from mhc_lab.study.sweep_file import SweepSpec
 from mhc_lab.study.trial import METRICS, PLACE, REASON, RUNS, START, is_told
 
-FORMATS = ("md", "latex", "csv", "svg", "png")
+FORMATS = ("md", "latex", "csv", "svg", "png", "html")
 _STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",

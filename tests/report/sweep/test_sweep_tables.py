@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -273,3 +274,24 @@ def test_unknown_format_and_closed_folder_are_told(tmp_path: Path) -> None:
 def test_objective_without_a_text_is_its_own_name() -> None:
     assert Objective("max_grad_norm").text == "max grad norm"
     assert Objective("val_loss").name == "val loss"
+
+
+@pytest.mark.parametrize("kind", ["usual", "by", "two", "all failed"])
+def test_the_page_has_everything_and_asks_for_nothing(tmp_path: Path, kind: str) -> None:
+    sweep = made.odd()[kind] if kind == "all failed" else {
+        "usual": made.usual(15), "by": made.by_variant(), "two": made.usual(15, time=True)
+    }[kind]  # fmt: skip
+    sweep = dataclasses.replace(sweep, title="t<b>&", overrides=("model.dim=64",))
+    written = write(sweep, tmp_path, ["html"], provenance={"command": "mhc-lab sweep x", "runs": {"0": {}}})
+    assert [path.name for path in written] == ["report.html", "provenance.json"]
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>t&lt;b&gt;&amp;</h1>" in page
+    assert "<li>Shared by all trials: model.dim=64</li>" in page
+    assert "<code>mhc-lab sweep x</code>" in page
+    assert not re.search(r"(src|href)=\"(?!#|data:)|url\((?!#)|@import|<script", page)
+    if kind == "all failed":
+        assert "No trial has a finite val loss: 12 failed." in page
+        return
+    assert "Best: trial " in page
+    assert page.count("<figure") == page.count("<svg") > 2
+    assert page.count("<b>") > 3  # the best one's row

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mhc_lab.errors import LabError
 from mhc_lab.report.configs import settings
@@ -17,6 +13,7 @@ from mhc_lab.report.frame import Study
 from mhc_lab.report.page.inline import inline
 from mhc_lab.report.page.origin import facts
 from mhc_lab.report.page.rows import RUN_COLUMNS, is_text, page_columns, rows
+from mhc_lab.report.page.template import fill
 from mhc_lab.report.summary import Summary
 
 if TYPE_CHECKING:
@@ -37,16 +34,8 @@ def render(
     baseline = study.baseline
     config, no_config = _configuration(study, baseline)
     colours = {REFERENCE, *(style.colour for style in row_styles(study).values())}
-    environment = Environment(
-        loader=PackageLoader("mhc_lab.report", "page"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template("page.html").render(
-        css=_asset("page.css"),
-        js=_asset("page.js"),
+    return fill(
+        "page.html",
         layout=layout,
         lead=_lead(study, config),
         state=_state(study),
@@ -63,10 +52,6 @@ def render(
         facts=facts(origin),
         environments=origin["environments"],
     )
-
-
-def _asset(name: str) -> Markup:
-    return Markup(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 def _lead(study: Study, config: Mapping[str, str]) -> list[str]:

@@ -16,8 +16,8 @@ def page(
     """The Markdown; `tables` (with the names of their files, less the ending) stand in it, the first above the space
     and the figures. It links to what is among `files`."""
     (_, first), *others = tables
-    lines = [f"# {escape(sweep.title)}", "", f"`{sweep.command}`", "", f"## {escape(_short(sweep, first))}", ""]
-    lines += [first.markdown(0), "## What was searched", "", *_search(sweep), ""]
+    lines = [f"# {escape(sweep.title)}", "", f"`{sweep.command}`", "", f"## {escape(short(sweep, first))}", ""]
+    lines += [first.markdown(0), "## What was searched", "", *(f"- {escape(line)}" for line in search(sweep)), ""]
     plots = [figure for figure in found if isinstance(figure, Plot)]
     if plots:
         lines += ["## Figures", ""]
@@ -28,7 +28,7 @@ def page(
             lines += [f"![{escape(plot.title)}]({path})", ""]
         lines += [escape(plot.caption), ""]
     for _, table in others:
-        lines += [f"## {escape(_short(sweep, table))}", "", table.markdown(0)]
+        lines += [f"## {escape(short(sweep, table))}", "", table.markdown(0)]
     absent = [figure for figure in found if isinstance(figure, Absent)]
     if absent:
         lines += ["## Figures that these trials do not allow", ""]
@@ -39,33 +39,34 @@ def page(
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _short(sweep: Sweep, table: Table) -> str:
-    """Without the sweep's title, which stands above."""
+def short(sweep: Sweep, table: Table) -> str:
+    """A table's title without the sweep's title, which stands above."""
     return table.title.removesuffix(f": {sweep.title}")
 
 
-def _search(sweep: Sweep) -> list[str]:
+def search(sweep: Sweep) -> list[str]:
+    """The space, what is minimised and how, and why trials failed, a line each."""
     lines = []
     for parameter in sweep.parameters:
         when = " and ".join(
             f"{sweep.names.get(key, key)} is {' or '.join(map(value_text, values))}"
             for key, values in parameter.when.items()
         )
-        lines.append(f"- {escape(parameter.key)}: {escape(parameter.words)}{escape(f', where {when}') if when else ''}")
+        lines.append(f"{parameter.key}: {parameter.words}{f', where {when}' if when else ''}")
     minimised = ", ".join(objective.text for objective in sweep.objectives)
     lines += [
-        f"- Minimised: {escape(minimised)}; {len(sweep.trials)} of {sweep.budget} trials "
-        f"({escape(sweep.state_words())}), seeds {', '.join(map(str, sweep.seeds))}",
-        f"- Sampler: {escape(_settings(sweep.sampler))}; pruner: {escape(_settings(sweep.pruner) or 'none')}",
+        f"Minimised: {minimised}; {len(sweep.trials)} of {sweep.budget} trials "
+        f"({sweep.state_words()}), seeds {', '.join(map(str, sweep.seeds))}",
+        f"Sampler: {_settings(sweep.sampler)}; pruner: {_settings(sweep.pruner) or 'none'}",
     ]
     if sweep.overrides:
-        lines.append(f"- Shared by all trials: {' '.join(f'`{override}`' for override in sweep.overrides)}")
+        lines.append(f"Shared by all trials: {' '.join(sweep.overrides)}")
     failed = [trial for trial in sweep.trials if trial.state == "failed"]
     for trial in failed[:5]:
         first = trial.reason.strip().splitlines()
-        lines.append(f"- Trial {trial.number} failed: {escape(first[0][:160]) if first else 'no reason given'}")
+        lines.append(f"Trial {trial.number} failed: {first[0][:160] if first else 'no reason given'}")
     if len(failed) > 5:
-        lines.append(f"- … and {len(failed) - 5} more failed trials: trials.csv has their reasons")
+        lines.append(f"… and {len(failed) - 5} more failed trials: trials.csv has their reasons")
     return lines
 
 

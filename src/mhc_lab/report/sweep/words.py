@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mhc_lab.report.stats import ALPHA, MIN_SEEDS, PairedGap
 from mhc_lab.report.sweep.data import Parameter, Sweep, SweepTrial, count, value_text
-from mhc_lab.report.sweep.ranking import Ranking, edges
+from mhc_lab.report.sweep.ranking import Ranking, edges, rank
 from mhc_lab.report.texts import BLANK, p_text, with_interval
 
 
@@ -20,6 +20,26 @@ def of_best(sweep: Sweep, ranking: Ranking) -> list[str]:
         *([_selection(ranking)] if len(ranking.trials) > 1 else []),
         edge_words(sweep, best, f"trial {best.number}"),
     ]
+
+
+def verdict(sweep: Sweep) -> str:
+    """The answer in words: the best point, whether it is told apart from the start, or why there is none."""
+    ranking = rank(sweep)
+    if ranking is None:
+        return f"No trial has a finite {sweep.objectives[0].name}: {sweep.state_words()}."
+    best = ranking.best
+    point = ", ".join(f"{sweep.names[key]} {value_text(given)}" for key, given in best.trial.params.items())
+    found = with_interval(best.estimate.mean, best.estimate.half_width)
+    text = f"Best: trial {best.trial.number} with {point}: {sweep.objectives[0].text} {found}."
+    if len(ranking.trials) == 1:
+        return text
+    if not ranking.compared:
+        return f"{text} No other trial could be tested against it."
+    if not ranking.told_apart:
+        return f"{text} No other trial can be told from it."
+    if ranking.told_apart == ranking.compared:
+        return f"{text} Every other trial is worse."
+    return f"{text} {ranking.compared - ranking.told_apart} of {ranking.compared} other trials cannot be told from it."
 
 
 def seeds(sweep: Sweep) -> str:

@@ -18,8 +18,8 @@ from mhc_lab.report.tables import FIGURES
 from mhc_lab.report.texts import csv_text
 from mhc_lab.run_folder import write_bytes
 
-FORMATS = ("md", "latex", "csv", "svg", "png")
-PAGE, PROVENANCE = "sweep.md", "provenance.json"
+FORMATS = ("md", "latex", "csv", "svg", "png", "html")
+PAGE, HTML, PROVENANCE = "sweep.md", "report.html", "provenance.json"
 _TABLES = ("best", "pareto", "importance", "marginal", "trials")
 _ENDINGS = {"md": "md", "latex": "tex", "csv": "csv"}
 
@@ -27,8 +27,8 @@ _ENDINGS = {"md": "md", "latex": "tex", "csv": "csv"}
 def write(sweep: Sweep, folder: Path, formats: Sequence[str] = FORMATS, *, provenance: dict[str, Any]) -> list[Path]:
     """Write tables, figures, the page sweep.md (with `md`) and provenance.json into `folder`; the paths, page first.
 
-    `formats`: md, latex, csv, svg, png. What a former export left there of the same formats and this one has not is
-    taken away. Raises LabError for an unknown format or a folder that cannot be written.
+    `formats`: md, latex, csv, svg, png, html. What a former export left there of the same formats and this one has not
+    is taken away. Raises LabError for an unknown format or a folder that cannot be written.
     """
     for name in formats:
         if name not in FORMATS:
@@ -60,17 +60,17 @@ def write(sweep: Sweep, folder: Path, formats: Sequence[str] = FORMATS, *, prove
         }
         files |= {f"{name}.csv": csv_text(frame).encode() for name, frame in written.items()}
     # The page has the captions, so the figures are drawn for it alone too.
-    found = draw_all(sweep, judged) if {"md", "svg", "png"} & set(formats) else []
+    found = draw_all(sweep, judged) if {"md", "svg", "png", "html"} & set(formats) else []
     for plot in found:
         if isinstance(plot, Plot):
             files |= {f"{FIGURES}/{plot.name}.svg": plot.svg.encode()} if "svg" in formats else {}
             files |= {f"{FIGURES}/{plot.name}.png": plot.png()} if "png" in formats else {}
+    shown: list[tuple[str, Table]] = [first, *(("importance", table) for table in important), ("marginal", marginal)]
+    if "html" in formats:
+        from mhc_lab.report.sweep.html import html
+
+        files = {HTML: html(sweep, [table for _, table in shown], found, provenance).encode()} | files
     if "md" in formats:
-        shown: list[tuple[str, Table]] = [
-            first,
-            *(("importance", table) for table in important),
-            ("marginal", marginal),
-        ]
         files = {PAGE: page(sweep, shown, found, list(files)).encode()} | files
     files[PROVENANCE] = json.dumps(provenance, indent=1).encode() + b"\n"
     _write(folder, files, formats)
