@@ -8,8 +8,9 @@ import fake_runs
 import pytest
 from optuna.trial import TrialState
 
-from mhc_lab.errors import LabError
+from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.run_folder import write_json
+from mhc_lab.study import engine
 
 
 def test_four_workers_run_forty_cells_once_each(lab):
@@ -79,6 +80,14 @@ def test_diverged_is_a_result(lab):
     assert {fake_runs.begun(run) for run in lab.runs(lab.grid([0, 1])).values()} == {1}
     values = {trial.user_attrs["seed"]: trial.value for trial in lab.trials()}
     assert values == {0: 2.0, 1: float("inf")}
+
+
+def test_a_grid_in_which_all_diverged_has_nothing_to_compare(lab, monkeypatch):
+    monkeypatch.setattr(engine, "DEFAULT_TARGET", "fake_runs:diverges_at_1")
+    for _ in range(2):
+        with pytest.raises(RunsFailed, match="no run finished: all 4 diverged; NaN loss at step 3") as error:
+            engine.ablate(str(lab.file), seeds=[1], results=lab.results, overrides=["tracking=none"])
+        assert error.value.exit_code == 3
 
 
 def test_rows_that_come_to_one_configuration_share_their_runs(lab):

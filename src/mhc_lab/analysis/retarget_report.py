@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 HEADS = ("changed", "", "val loss", "difference (95 %)", "gain fwd", "gain bwd", "ds error")
 LEGEND = (
-    "*: the interval leaves 0 out",
+    "*: the interval excludes 0",
     "val loss: nats a token on the run's own validation windows, fp32, token-weighted",
     "difference: to the model as trained, with the half width of its paired 95 % t interval over validation windows; "
     "it says how sure the difference is for this model, not for others of the same kind",
@@ -43,7 +43,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def surely(row: Row) -> bool:
-    """Whether the interval leaves 0 out."""
+    """Whether the interval excludes 0."""
     half = row["half_width"]
     return half is not None and abs(row["difference"]) > max(half, 1e-7)
 

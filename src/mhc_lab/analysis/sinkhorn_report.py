@@ -119,7 +119,7 @@ def sentence(advices: Sequence[Row], t_limit: int, found: Row) -> str:
         said += f"; gradient error there {first['gradient_error_median']:.2g}"
     places = [found["layers"][index] for index in first["demanding"]]
     if places and not found.get("drawn"):
-        said += f"; layers that need more by themselves: {', '.join(map(str, places))}"
+        said += f"; single layers that need more: {', '.join(map(str, places))}"
     return said
 
 

@@ -55,7 +55,7 @@ class Options:
 
     def check(self) -> None:
         """Raise LabError for the first thing that cannot be."""
-        _one_of("what to measure", self.what, WHAT)
+        _one_of("bench", self.what, WHAT)
         _one_of("--device", self.device, ("auto", "cpu", "cuda"))
         if self.device == "cuda" and not torch.cuda.is_available():
             raise LabError("--device cuda: torch sees no GPU here; --device cpu runs the same on this machine")

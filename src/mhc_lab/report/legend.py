@@ -42,7 +42,7 @@ def legend(study: Study, summary: Summary) -> list[str]:
     return [
         f"Seeds: {seeds}; the column counts those that finished. Losses in nats per token.",
         *_tuned(study),
-        f"Loss gap: row − {against}, mean of the differences by seed. ±: half width of the 95 % t interval "
+        f"Loss gap: row − {against}, averaged over paired seeds. ±: half width of the 95 % t interval "
         f"(for the gap, the paired one), from {stats.MIN_SEEDS} seeds on.",
         *(
             [f"*: distinguishable from {against}: paired t test, Holm-adjusted over {tested}, p < {stats.ALPHA}."]
@@ -87,8 +87,8 @@ def details(study: Study) -> list[str]:
     return [
         "✓ dynamic (per token), (✓) static (learned, the same for all tokens), blank fixed (H_res = I, H_pre = 1/n, "
         "H_post = ones).",
-        "Gain: Amax gain magnitude forward (row sums) / backward (column sums), the largest over layers; composite: "
-        "of the product up to the output, the largest over start layers. Means over the finished seeds.",
+        "Gain: the paper's Amax gain magnitude, forward (row sums) / backward (column sums), the largest over layers; "
+        "composite: of the product up to the output, the largest over start layers. Means over the finished seeds.",
         "max ‖∇‖: the largest finite gradient norm before clipping, over all steps and seeds. Spikes: loss spikes, "
         "mean per run. Both count diverged runs too.",
         f"Time: {timing}; ±: half of what the middle half of the pairs spans. Memory: peak, the largest over "

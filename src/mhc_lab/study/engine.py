@@ -103,10 +103,13 @@ def ablate(
                 command=command,
                 target=DEFAULT_TARGET,
             )
-        if any(folder.run(cell.run_id).ended() for cell in loaded.cells):
+        records = [folder.run(run_id).record() or {} for run_id in dict.fromkeys(cell.run_id for cell in loaded.cells)]
+        if any(record.get("status") == "finished" for record in records):
             time_rows(folder, places[0])
             ending.artifacts = _report(folder, command)
-        failures = failures or _none_finished(loaded, folder)
+        else:
+            reason = first_line(records[0].get("reason"))
+            failures = failures or [f"no run finished: all {len(records)} diverged; {reason}"]
         ending.status = "FAILED" if failures else "FINISHED"
     if failures:
         raise RunsFailed("\n".join(failures))
@@ -283,14 +286,6 @@ def _failures(grid: Grid, folder: StudyFolder, deaths: Sequence[str]) -> list[st
         return []
     head = f"{len(lines)} of {len(grid.cells)} cells have no result; the same command tries them again"
     return [head, *lines, *(f"  {death}" for death in deaths)]
-
-
-def _none_finished(grid: Grid, folder: StudyFolder) -> list[str]:
-    """A line where every run diverged: an answer, but nothing to compare."""
-    records = [folder.run(run_id).record() or {} for run_id in dict.fromkeys(cell.run_id for cell in grid.cells)]
-    if any(record.get("status") == "finished" for record in records):
-        return []
-    return [f"no run finished: {len(records)} of {len(records)} diverged; {first_line(records[0].get('reason'))}"]
 
 
 def _kernels_for_timing(config: RunConfig, folder: StudyFolder) -> AbstractContextManager[None]:

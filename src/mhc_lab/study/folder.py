@@ -88,7 +88,7 @@ class StudyFolder:
             if now != held_id:
                 raise LabError(
                     f"study '{self.name}' was made with other settings ({_difference(stored, grid, row)}); "
-                    f"keep it and put this one beside it with --study NAME"
+                    f"give this one another name with --study NAME to keep both"
                 )
 
     def write(self, grid: Grid, *, storage: str, command: str) -> None:

@@ -40,7 +40,7 @@ from mhc_lab.units import duration
 
 _POLL_SECONDS = 1.0
 _LIVE = (TrialState.WAITING, TrialState.RUNNING)
-_BESIDE = "keep it and put this one beside it with --study NAME"
+_BESIDE = "give this one another name with --study NAME to keep both"
 _GO_ON = "--keep goes on with them, --study NAME begins anew"
 
 

@@ -101,7 +101,7 @@ def draw(material: Material) -> Plot | Absent:
         f"Filled: distinguishable from the baseline."
     )
     caption += f" Dotted: {OVERHEAD.label}." if plain else ""
-    caption += " The dashed line joins what nothing beats in both, by the means." if front else ""
+    caption += " The dashed line joins the rows that no other beats in both, by their means." if front else ""
     caption += cut_text(gaps.values(), axes.get_ylim())
     if others:
         caption += f" Named are the first {MAX_ROWS} rows{' and those on the dashed line' if front else ''}."
