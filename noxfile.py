@@ -24,8 +24,9 @@ def install(session: nox.Session, *extras: str) -> None:
 
 
 def run_tests(session: nox.Session) -> None:
-    """pytest, two processes that share the cores: one thread each."""
-    session.run("pytest", "-n", "2", *session.posargs, env={"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"})
+    """pytest, two processes that share the cores: one thread each, and a file's tests, which share fixtures, in one."""
+    shared = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    session.run("pytest", *shared, *session.posargs, env={"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"})
 
 
 def resolved(session: nox.Session, *arguments: str) -> list[str]:

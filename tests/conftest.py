@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of the test runner 
 if not (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):  # no GPU; torch would take a second to say so
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from mhc_lab import cli
 from mhc_lab.config import RunConfig, compose
 
 TINY = (
@@ -27,6 +29,30 @@ TINY = (
     "tracking=none",
 )
 
+SMALLEST = [
+    "tracking=none",
+    "model.blocks=1",
+    "model.dim=16",
+    "model.heads=2",
+    "model.sequence_length=16",
+    "data.batch_size=2",
+    "data.val_windows=4",
+    "trainer.max_steps=2",
+    "trainer.threads=1",
+]
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with g.yaml, a grid of identity and mhc, and with its results; to be read, or copied."""
+    place = tmp_path_factory.mktemp("studied")
+    (place / "g.yaml").write_text(
+        f"baseline: identity\nseeds: [0]\noverrides: [{', '.join(SMALLEST)}]\nrows:\n"
+        "  identity: {overrides: [residual=identity]}\n  mhc: {overrides: [residual=mhc]}\n"
+    )
+    assert cli.main(["ablate", str(place / "g.yaml"), "--results", str(place / "results")]) == 0
+    return place
+
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., RunConfig]:
@@ -36,3 +62,25 @@ def tiny() -> Callable[..., RunConfig]:
         return compose([*TINY, *overrides])
 
     return make
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def mhc_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """A command in this process, which has imported what it needs: `mhc_lab("export", "g", cwd=place)`."""
+
+    def run(*arguments: str, cwd: Path) -> Done:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr("sys.argv", ["mhc-lab", *arguments])
+        capfd.readouterr()
+        code = cli.main(list(arguments))
+        return Done(code, *capfd.readouterr())
+
+    return run

@@ -15,8 +15,6 @@ from mhc_lab import cli
 from mhc_lab.errors import LabError
 from mhc_lab.files import GRID, misfit, own_file, read_json, read_lines
 
-OVERRIDES = ["tracking=none", "model.blocks=1", "model.dim=16", "model.heads=2", "model.sequence_length=16",
-             "data.batch_size=2", "data.val_windows=4", "trainer.max_steps=2", "trainer.threads=1"]  # fmt: skip
 GARBAGE: list[bytes] = [
     b"",
     b"{",
@@ -29,18 +27,6 @@ GARBAGE: list[bytes] = [
     b'"text"',
     b"[" * 50_000,
 ]
-
-
-@pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with a grid of two rows, whose runs are there."""
-    place = tmp_path_factory.mktemp("files")
-    (place / "g.yaml").write_text(
-        f"baseline: identity\nseeds: [0]\noverrides: [{', '.join(OVERRIDES)}]\nrows:\n"
-        "  identity: {overrides: [residual=identity]}\n  mhc: {overrides: [residual=mhc]}\n"
-    )
-    assert cli.main(["ablate", str(place / "g.yaml"), "--results", str(place / "results")]) == 0
-    return place
 
 
 @pytest.fixture
@@ -81,13 +67,16 @@ def test_every_command_says_what_is_wrong(
     (run,) = (results / "runs").glob("mhc-*")
     file = results / name if "/" in name else run / name
     whole = file.read_bytes()
+    reading = commands(studied, results)
+    if name not in ("record.json", "config.yaml", "checkpoint.pt"):
+        reading = reading[:-1]  # retarget looks at nothing else
     for content in [*GARBAGE, whole[: len(whole) // 2]]:
         file.write_bytes(content)
-        for command in commands(studied, results):
+        for command in reading:
             check(cli.main(command), capsys.readouterr().err, f"{name} = {content[:20]!r}: {command[0]}")
     file.unlink()
     file.mkdir()
-    for command in commands(studied, results):
+    for command in reading:
         check(cli.main(command), capsys.readouterr().err, f"{name} is a folder: {command[0]}")
 
 

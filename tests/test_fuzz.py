@@ -37,17 +37,6 @@ def answered(code: int, err: str, what: str) -> None:
         assert err.strip(), what
 
 
-@pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("fuzz")
-    (place / "g.yaml").write_text(
-        f"baseline: identity\nseeds: [0]\noverrides: [{', '.join(TINY)}]\nrows:\n"
-        "  identity: {overrides: [residual=identity]}\n  mhc: {overrides: [residual=mhc]}\n"
-    )
-    assert cli.main(["ablate", str(place / "g.yaml"), "--results", str(place / "results")]) == 0
-    return place
-
-
 def damage(file: Path, rng: random.Random) -> str:
     """One fault of one file; what it was."""
     content = file.read_bytes()

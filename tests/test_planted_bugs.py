@@ -41,22 +41,12 @@ PLANTED: list[tuple[str, Exception, list[str]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("planted")
-    (place / "g.yaml").write_text(
-        f"baseline: mhc\nseeds: [0]\noverrides: [{', '.join(TINY)}]\nrows: {{mhc: {{overrides: [residual=mhc]}}}}\n"
-    )
-    assert cli.main(["ablate", str(place / "g.yaml"), "--results", str(place / "results")]) == 0
-    return place
-
-
 @pytest.mark.parametrize(("where", "bug", "command"), PLANTED, ids=[where for where, _, _ in PLANTED])
 def test_a_bug_of_ours_is_seen(
     where: str,
     bug: Exception,
     command: list[str],
-    place: Path,
+    studied: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -65,10 +55,10 @@ def test_a_bug_of_ours_is_seen(
 
     module, _, name = where.rpartition(".")
     monkeypatch.setattr(_resolved(module), name, planted)
-    (run,) = (place / "results" / "runs").glob("mhc-*")
-    words = {"GRID": str(place / "g.yaml"), "RUN": str(run)}
+    (run,) = (studied / "results" / "runs").glob("mhc-*")
+    words = {"GRID": str(studied / "g.yaml"), "RUN": str(run)}
     typed = [words.get(word, word) for word in command]
-    where_to = [] if command[0] == "list" else ["--results", str(place / "results")]
+    where_to = [] if command[0] == "list" else ["--results", str(studied / "results")]
     assert cli.main([*typed, *where_to]) == 1
     err = capsys.readouterr().err
     assert "Traceback (most recent call last)" in err

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,10 +110,10 @@ def test_a_run_writes_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", STORAGE[::3])
-def test_a_study_says_none(address: str, tmp_path: Path) -> None:
+def test_a_study_says_none(address: str, tmp_path: Path, mhc_lab: Any) -> None:
     grid = f"baseline: a\nseeds: [0]\noverrides: [tracking=none, {', '.join(TINY)}]\nrows: {{a: {{overrides: []}}}}\n"
     (tmp_path / "g.yaml").write_text(grid)
-    done = run("ablate", "./g.yaml", "--storage", address, place=tmp_path)
+    done = mhc_lab("ablate", "./g.yaml", "--storage", address, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert PW not in done.stdout + done.stderr
     assert files_with(PW, tmp_path) == []
@@ -126,10 +127,10 @@ def test_a_command_line_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
         assert PW not in said
 
 
-def test_mlflow_gets_none(tmp_path: Path) -> None:
+def test_mlflow_gets_none(tmp_path: Path, mhc_lab: Any) -> None:
     """A database with a password in a parameter that sqlite ignores is written to, and holds none."""
     address = f"sqlite:///{tmp_path}/own.db?password={PW}"
-    done = run("train", "residual=identity", f"--tracking-uri={address}", *TINY, place=tmp_path)
+    done = mhc_lab("train", "residual=identity", f"--tracking-uri={address}", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert PW not in done.stdout + done.stderr
     assert [file for file in files_with(PW, tmp_path) if PW not in file.name] == []
@@ -160,10 +161,10 @@ def test_sync_takes_no_address_from_a_folder_and_follows_no_link(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["a%20b", "q?x=1", "h#1", "s p", "ü;&"])
-def test_any_folder_holds_its_own_databases(name: str, tmp_path: Path) -> None:
+def test_any_folder_holds_its_own_databases(name: str, tmp_path: Path, mhc_lab: Any) -> None:
     place = tmp_path / "outer"
     place.mkdir()
-    done = run("train", "residual=identity", *TINY, "--results", name, place=place)
+    done = mhc_lab("train", "residual=identity", *TINY, "--results", name, cwd=place)
     assert done.returncode == 0, done.stderr
     assert [file.name for file in place.iterdir()] == [name]
     assert (place / name / "runs" / "mlflow.db").is_file()

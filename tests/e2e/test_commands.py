@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -24,7 +25,7 @@ rows:
 """
 
 
-def mhc_lab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def as_a_user(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / "mhc-lab"), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -36,7 +37,7 @@ def states(folder: Path, name: str) -> dict[str, int]:
 
 def test_train_and_again(tmp_path: Path) -> None:
     command = ["train", "residual=mhc", "trainer.max_steps=4", "tracking=none", *SMALL]
-    first = mhc_lab(*command, cwd=tmp_path)
+    first = as_a_user(*command, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     (folder,) = (tmp_path / "results" / "runs").iterdir()
     assert "val_loss" in first.stdout
@@ -45,7 +46,7 @@ def test_train_and_again(tmp_path: Path) -> None:
         file.name for file in folder.iterdir()
     }
     before = states(folder, "*")
-    again = mhc_lab(*command, cwd=tmp_path)
+    again = as_a_user(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "has a result already" in again.stdout
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
@@ -53,11 +54,11 @@ def test_train_and_again(tmp_path: Path) -> None:
 
     record = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps({**record, "code_fingerprint": "of other code"}))
-    refused = mhc_lab(*command, cwd=tmp_path)
+    refused = as_a_user(*command, cwd=tmp_path)
     assert refused.returncode == 2
     assert "--rerun" in refused.stderr
     assert "--keep" in refused.stderr
-    assert mhc_lab(*command, "--keep", cwd=tmp_path).returncode == 0
+    assert as_a_user(*command, "--keep", cwd=tmp_path).returncode == 0
 
 
 def remarks(stderr: str) -> list[str]:
@@ -70,7 +71,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which a grid was run, and what the command printed."""
     place = tmp_path_factory.mktemp("studied")
     (place / "grid.yaml").write_text(GRID)
-    ended = mhc_lab("ablate", "./grid.yaml", cwd=place)
+    ended = as_a_user("ablate", "./grid.yaml", cwd=place)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return place, ended.stdout
 
@@ -111,7 +112,7 @@ def test_the_study_is_in_mlflow(studied: tuple[Path, str]) -> None:
     assert "table.csv" in {file.path for file in client.list_artifacts(parent.info.run_id)}
 
 
-def test_ablate_again_runs_nothing(studied: tuple[Path, str]) -> None:
+def test_ablate_again_runs_nothing(studied: tuple[Path, str], mhc_lab: Any) -> None:
     place, _ = studied
     before = states(place / "results" / "runs", "record.json")
     ended = mhc_lab("ablate", "./grid.yaml", cwd=place)
@@ -120,13 +121,13 @@ def test_ablate_again_runs_nothing(studied: tuple[Path, str]) -> None:
     assert states(place / "results" / "runs", "record.json") == before
 
 
-def test_a_dry_run_of_a_study_that_is_done(studied: tuple[Path, str]) -> None:
+def test_a_dry_run_of_a_study_that_is_done(studied: tuple[Path, str], mhc_lab: Any) -> None:
     ended = mhc_lab("ablate", "./grid.yaml", "--dry-run", cwd=studied[0])
     assert ended.returncode == 0, ended.stderr
     assert "4 done, 0 to run" in ended.stdout
 
 
-def test_status(studied: tuple[Path, str]) -> None:
+def test_status(studied: tuple[Path, str], mhc_lab: Any) -> None:
     listed = mhc_lab("status", cwd=studied[0])
     assert "grid   grid  4 of 4" in listed.stdout
     shown = mhc_lab("status", "grid", cwd=studied[0])
@@ -134,7 +135,7 @@ def test_status(studied: tuple[Path, str]) -> None:
     assert "4 finished" in shown.stdout
 
 
-def test_export(studied: tuple[Path, str]) -> None:
+def test_export(studied: tuple[Path, str], mhc_lab: Any) -> None:
     study = studied[0] / "results" / "grid"
     (study / "table.csv").unlink()
     ended = mhc_lab("export", "grid", "--format", "csv", cwd=studied[0])
@@ -145,7 +146,9 @@ def test_export(studied: tuple[Path, str]) -> None:
     assert [row.split(",")[0] for row in rows] == ["identity", "mhc"]
 
 
-def test_export_of_everything_measured_from_another_row(studied: tuple[Path, str], tmp_path: Path) -> None:
+def test_export_of_everything_measured_from_another_row(
+    studied: tuple[Path, str], tmp_path: Path, mhc_lab: Any
+) -> None:
     shutil.copytree(studied[0] / "results", tmp_path / "results")
     ended = mhc_lab("export", "grid", "--baseline", "mhc", "--margin", "0.5", "--gap", "0.03", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
@@ -159,7 +162,7 @@ def test_export_of_everything_measured_from_another_row(studied: tuple[Path, str
     assert "within ±0.5" in table
 
 
-def test_export_of_a_study_that_lacks_a_run(studied: tuple[Path, str], tmp_path: Path) -> None:
+def test_export_of_a_study_that_lacks_a_run(studied: tuple[Path, str], tmp_path: Path, mhc_lab: Any) -> None:
     shutil.copytree(studied[0] / "results", tmp_path / "results")
     next((tmp_path / "results" / "runs").glob("mhc-*/record.json")).unlink()
     ended = mhc_lab("export", "grid", "--format", "md", cwd=tmp_path)
@@ -171,7 +174,7 @@ def test_export_of_a_study_that_lacks_a_run(studied: tuple[Path, str], tmp_path:
     assert "--strict" in strict.stderr
 
 
-def test_export_refuses_what_cannot_be_compared(studied: tuple[Path, str], tmp_path: Path) -> None:
+def test_export_refuses_what_cannot_be_compared(studied: tuple[Path, str], tmp_path: Path, mhc_lab: Any) -> None:
     shutil.copytree(studied[0] / "results", tmp_path / "results")
     record = next((tmp_path / "results" / "runs").glob("mhc-*/record.json"))
     record.write_text(json.dumps({**json.loads(record.read_text()), "corpus_fingerprint": "another"}))
@@ -187,6 +190,6 @@ def test_export_refuses_what_cannot_be_compared(studied: tuple[Path, str], tmp_p
 
 
 def test_sync_has_nothing_left_to_send(studied: tuple[Path, str]) -> None:
-    ended = mhc_lab("sync", cwd=studied[0])
+    ended = as_a_user("sync", cwd=studied[0])
     assert ended.returncode == 0, ended.stderr
     assert "4 runs looked at, 0 of them had something to send" in ended.stdout

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -30,7 +31,7 @@ enqueue: [{{residual.t_max: 3}}]
 """
 
 
-def mhc_lab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def as_a_user(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / "mhc-lab"), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)
@@ -48,7 +49,7 @@ def trials(place: Path, study: str) -> list[optuna.trial.FrozenTrial]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which `mhc-lab sweep smoke` was run, and what it printed."""
     place = tmp_path_factory.mktemp("swept")
-    done = mhc_lab("sweep", "smoke", "trainer.threads=1", cwd=place)
+    done = as_a_user("sweep", "smoke", "trainer.threads=1", cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr
     return place, done.stdout
 
@@ -83,7 +84,7 @@ def test_its_runs_are_children_of_one_in_mlflow(swept: tuple[Path, str]) -> None
 
 
 @pytest.mark.slow
-def test_again_there_is_nothing_to_run(swept: tuple[Path, str]) -> None:
+def test_again_there_is_nothing_to_run(swept: tuple[Path, str], mhc_lab: Any) -> None:
     place, _ = swept
     before = {str(file): file.stat().st_mtime_ns for file in place.rglob("metrics.jsonl")}
     done = mhc_lab("sweep", "smoke", "trainer.threads=1", cwd=place)
@@ -94,7 +95,7 @@ def test_again_there_is_nothing_to_run(swept: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-def test_status_of_a_sweep(swept: tuple[Path, str]) -> None:
+def test_status_of_a_sweep(swept: tuple[Path, str], mhc_lab: Any) -> None:
     place, _ = swept
     done = mhc_lab("status", "smoke", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -108,7 +109,7 @@ def test_status_of_a_sweep(swept: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-def test_export_of_a_sweep(swept: tuple[Path, str]) -> None:
+def test_export_of_a_sweep(swept: tuple[Path, str], mhc_lab: Any) -> None:
     place, printed = swept
     folder = place / "results" / "smoke"
     assert "best" in printed
@@ -121,8 +122,8 @@ def test_export_of_a_sweep(swept: tuple[Path, str]) -> None:
     assert json.loads((folder / "provenance.json").read_text())["export_command"] == "mhc-lab export smoke"
     (line,) = refused(place, "export", "smoke", "demo")
     assert "study 'smoke' is a sweep: export it by itself" in line
-    (line,) = refused(place, "export", "smoke", "--margin", "0", "--open")
-    assert "--margin, --open: for grids; sweep 'smoke' takes" in line
+    (line,) = refused(place, "export", "smoke", "--margin", "0", "--strict")
+    assert "--margin, --strict: for grids; sweep 'smoke' takes" in line
 
 
 @pytest.mark.slow
@@ -146,7 +147,7 @@ def test_another_space_in_the_same_study_is_refused(swept: tuple[Path, str]) -> 
 
 def refused(place: Path, *arguments: str) -> list[str]:
     """The lines on stderr of a command that must exit with 2 and print nothing else."""
-    done = mhc_lab(*arguments, cwd=place)
+    done = as_a_user(*arguments, cwd=place)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: ")
     return done.stderr.splitlines()
@@ -200,7 +201,7 @@ def test_the_question_of_a_killed_worker_does_not_stop_the_next(tmp_path: Path) 
     config = load_sweep(str(tmp_path / "one.yaml")).config({"residual.t_max": 3}, 0)
     folder = RunFolder.create(tmp_path / "results", config, corpus_fingerprint(config))
     folder.ask(6, 99.0)
-    done = mhc_lab("sweep", "./one.yaml", cwd=tmp_path)
+    done = as_a_user("sweep", "./one.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (trial,) = trials(tmp_path, "one")
     assert trial.state == TrialState.COMPLETE

@@ -5,7 +5,6 @@ from typing import get_args
 
 import pytest
 
-from mhc_lab.config import compose
 from mhc_lab.config.schema import Sinkhorn
 from mhc_lab.data.module import LabData
 from mhc_lab.residual import registry
@@ -26,8 +25,8 @@ ALGORITHMS = [f"mhc residual.sinkhorn={name}" for name in get_args(Sinkhorn) if 
 
 
 @pytest.mark.parametrize("variant", [*MIXING, "mhc residual.convention=v4", "mhc residual.h_res=static", *ALGORITHMS])
-def test_variants_that_mix_are_alive_at_birth(variant):
-    config = compose(f"residual={variant} tracking=none".split())
+def test_variants_that_mix_are_alive_at_birth(tiny, variant):
+    config = tiny(*f"residual={variant}".split())
     data = LabData(config)
     window = next(iter(data.val_dataloader()))[0][:1]
     model = build_model(config, data.vocab_size)
