@@ -89,6 +89,16 @@ def test_the_remedy_for_a_study_works_beside_its_timing(studied: Path, results: 
     assert cli.main(command) == 0
 
 
+@pytest.mark.parametrize("key", ["overrides", "control", "paper_loss_gap", "tuned"])
+def test_a_row_of_an_earlier_version_lacks_a_key(key: str, results: Path) -> None:
+    file = results / "g" / "study.json"
+    content = json.loads(file.read_text())
+    for row in content["rows"]:
+        del row[key]
+    file.write_text(json.dumps(content))
+    assert cli.main(["export", "g", "--format", "md,csv", "--results", str(results)]) == 0
+
+
 def mutations(content: Any, seed: int, count: int) -> list[Any]:
     """The same object with a value of another type, a key that is missing, or one more, somewhere inside."""
     rng, found = random.Random(seed), []

@@ -33,6 +33,13 @@ class MapOf:
 
 
 @dataclass(frozen=True)
+class OrNull:
+    """A value of one shape, or null."""
+
+    shape: Any
+
+
+@dataclass(frozen=True)
 class AtLeast:
     """A whole number."""
 
@@ -84,7 +91,7 @@ GRID = {
             "h_post": MODES,
             "streams": AtLeast(1),
             "paper_loss_gap": Maybe((int, float, type(None))),
-            "tuned": Maybe((dict, type(None))),
+            "tuned": Maybe(OrNull({"sweep": str, "seeds": [int], "overrides": [str]})),
         }
     ],
     "cells": [{"row": str, "seed": AtLeast(0), "run_id": str}],
@@ -173,6 +180,8 @@ def own_file(path: Path) -> Path:
 def misfit(content: Any, shape: Any, place: str = "") -> str:
     """Where and how `content` differs from its shape, in words; "" where it fits."""
     where = place or "it"
+    if isinstance(shape, OrNull):
+        return "" if content is None else misfit(content, shape.shape, place)
     if isinstance(shape, dict):
         if not isinstance(content, dict):
             return f"{where} is no object"

@@ -15,6 +15,8 @@ from mhc_lab.files import TIMING, damaged, read_json
 from mhc_lab.run_folder import RunFolder, Status, runs_dir
 
 NOT_RUN = "not run"  # the status of a cell whose run has no record yet
+# What a row's entry in study.json may lack.
+_SINCE: dict[str, Any] = {"overrides": [], "control": False, "paper_loss_gap": None, "tuned": None}
 ROW = ("variant", "h_res", "h_pre", "h_post", "streams")
 CELL = ("row", "seed", "run_id", "status", "reason", *ROW)
 METRICS = (
@@ -152,6 +154,7 @@ def load(results: Path, study: str) -> Study:
         raise LabError(f"study '{study}' is a sweep: export it by itself, mhc-lab export {study}")
     if any("baseline" not in row for row in spec["rows"]):
         raise LabError(f"study '{study}' was made by an earlier mhc-lab: repeat its command, {spec['command']} --keep")
+    spec["rows"] = [{**_SINCE, **row} for row in spec["rows"]]
     rows = {row["row"]: row for row in spec["rows"]}
     strange = [row["baseline"] for row in rows.values() if row["baseline"] not in rows]
     strange += [cell["row"] for cell in spec["cells"] if cell["row"] not in rows]
