@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 DIMS, TOKENS = "1280,2560,4096", "8192"
 KNOWN = Path("results")  # of the repository: what is in there already comes last
 STUDY = "study"
-GRACE = {signal.SIGTERM: 1.0, signal.SIGINT: 15.0}  # seconds from a signal to a kill; a study has runs to end
+GRACE, GRACE_OF_STUDY = 1.0, 15.0  # seconds from SIGTERM to a kill; a study has runs to end
 LEAST = 2.0  # seconds: a part is not begun for less
 MOST_SEEDS, FEWEST_SEEDS = 5, 3
 STARTING = {"cuda": 15.0, "cpu": 12.0}  # seconds of a run that are not training steps
@@ -45,7 +45,7 @@ class Part:
     arguments: Sequence[str]
     share: float
     file: str
-    signal: signal.Signals = signal.SIGTERM
+    grace: float = GRACE
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def run_day(options: Options, say: Say) -> list[Path]:
         left = end - time.monotonic()
         seconds = left if part is parts[-1] else min(left, 60 * options.minutes * part.share)
         ended = _study(part, seconds, options, say) if part.name == STUDY else _repeated(part, seconds, options, say)
+        for half in folder.glob(".*.[0-9]*"):  # what the part was writing when it was stopped
+            half.unlink(missing_ok=True)
         say(f"{part.name}: {ended}, {ended.seconds:.0f} s")
         content["parts"].append(
             {"name": part.name, "file": part.file, "ended": str(ended), "code": ended.code, "seconds": ended.seconds}
@@ -95,12 +97,12 @@ def _parts(options: Options, device: str) -> list[Part]:
         Part("ops", [*bench, "ops", *shapes, *rivals, *common], 0.25, f"{beside}/ops.json"),
         Part("step", [*bench, "step", "--variants", "mhc", "--rivals", "", *common], 0.15, f"{beside}/step.json"),
         Part("sizes", [*bench, "sizes", *common], 0.1, f"{beside}/sizes.json"),
-        Part(STUDY, ablate, 0.5, f"{study}/table.md", signal.SIGINT),
+        Part(STUDY, ablate, 0.5, f"{study}/table.md", GRACE_OF_STUDY),
     ]
 
 
 def _known(part: Part, options: Options) -> bool:
-    """Whether there are results of this device already. A study comes after the sizes that it is chosen by."""
+    """Whether there are results of this device already, here or in the repository."""
     return any((results / part.file).exists() for results in (KNOWN, options.results))
 
 
@@ -109,7 +111,7 @@ def _repeated(part: Part, seconds: float, options: Options, say: Say) -> End:
     start = time.monotonic()
     while True:
         before = _rows(options.results / part.file)
-        ended = _run(part.arguments, seconds - (time.monotonic() - start), part.signal, say)
+        ended = _run(part.arguments, seconds - (time.monotonic() - start), part.grace, say)
         broken = "--append" in part.arguments and ended.said.startswith("the device takes nothing more")
         if not broken or _rows(options.results / part.file) == before:
             return End(ended.code, time.monotonic() - start, ended.said)
@@ -130,11 +132,11 @@ def _study(part: Part, seconds: float, options: Options, say: Say) -> End:
     say(f"study: {seeds} seeds with {' '.join(overrides)}")
     reserve = max(EXPORTING * seconds, min(20.0, seconds / 3))
     command = [*part.arguments, *overrides, "tracking=none", "--seeds", f"0-{seeds - 1}"]
-    ended = _run(command, seconds - reserve, part.signal, say)
+    ended = _run(command, seconds - reserve, part.grace, say)
     if ended.code != 0:
         name, results = part.arguments[part.arguments.index("--study") + 1], str(options.results)
         rest = seconds - (time.monotonic() - start)
-        _run([sys.executable, "-m", "mhc_lab", "export", name, "--results", results], rest, signal.SIGTERM, say)
+        _run([sys.executable, "-m", "mhc_lab", "export", name, "--results", results], rest, GRACE, say)
     return End(ended.code, time.monotonic() - start, ended.said)
 
 
@@ -160,7 +162,7 @@ def _fitting(options: Options, seconds: float) -> tuple[list[str], int]:
     return [*row["overrides"]], max(1, seeds)
 
 
-def _run(arguments: Sequence[str], seconds: float, ending: signal.Signals, say: Say) -> End:
+def _run(arguments: Sequence[str], seconds: float, grace: float, say: Say) -> End:
     """A command in a process group of its own, ended in time: first asked, then killed with all that it began."""
     if seconds < LEAST:
         return End(None, 0.0, "")
@@ -172,11 +174,11 @@ def _run(arguments: Sequence[str], seconds: float, ending: signal.Signals, say: 
     )
     os.close(write)
     lines = _Lines(read, say)
-    grace = min(GRACE[ending], seconds / 4)
+    grace = min(grace, seconds / 4)
     try:
         code = _wait(process, lines, started + seconds - grace)
         if code is None:
-            _signal(process, ending)
+            _signal(process, signal.SIGTERM)
             _wait(process, lines, started + seconds)
     finally:  # also on Ctrl-C, which the group does not get from the terminal
         _signal(process, signal.SIGKILL)
