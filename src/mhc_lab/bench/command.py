@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
 from mhc_lab.bench import ops_report, report
 from mhc_lab.bench.correctness import run_correctness
 from mhc_lab.bench.day import run_day
@@ -17,14 +21,22 @@ NEEDS_ALL = (
 def bench(options: Options) -> None:
     """Run one benchmark and write results/bench/<device>/<what>.json and .md. Raises LabError for what cannot be."""
     options.check()
-    {
-        "ops": _ops,
-        "step": _step,
-        "memory": _memory,
-        "correctness": _correctness,
-        "sizes": _sizes,
-        "day": _day,
-    }[options.what](options)
+    if options.what == "ops":
+        _ops(options)
+        return
+    alone = {"correctness": run_correctness, "day": run_day}
+    for path in (alone.get(options.what) or _of_all(options.what))(options, say):
+        say(str(path))
+
+
+def _of_all(what: str) -> Callable[[Options, Callable[[str], None]], list[Path]]:
+    """`run_step` of `bench.step` and its like, which import the whole package."""
+    try:
+        module = importlib.import_module(f"mhc_lab.bench.{what}")
+    except ImportError as error:
+        raise LabError(f"bench {what} {NEEDS_ALL}: {error}") from error
+    run: Callable[[Options, Callable[[str], None]], list[Path]] = getattr(module, f"run_{what}")
+    return run
 
 
 def say(line: str) -> None:
@@ -47,40 +59,3 @@ def _ops(options: Options) -> None:
         raise LabError("nothing could be measured: see the lines above")
     say(str(folder / "ops.json"))
     say(str(folder / "ops.md"))
-
-
-def _correctness(options: Options) -> None:
-    for path in run_correctness(options, say):
-        say(path)
-
-
-def _day(options: Options) -> None:
-    for path in run_day(options, say):
-        say(str(path))
-
-
-def _sizes(options: Options) -> None:
-    try:
-        from mhc_lab.bench.sizes import run_sizes
-    except ImportError as error:
-        raise LabError(f"bench sizes {NEEDS_ALL}: {error}") from error
-    for path in run_sizes(options, say):
-        say(str(path))
-
-
-def _step(options: Options) -> None:
-    try:
-        from mhc_lab.bench.step import run_step
-    except ImportError as error:
-        raise LabError(f"bench step {NEEDS_ALL}: {error}") from error
-    for path in run_step(options, say):
-        say(str(path))
-
-
-def _memory(options: Options) -> None:
-    try:
-        from mhc_lab.bench.memory import run_memory
-    except ImportError as error:
-        raise LabError(f"bench memory {NEEDS_ALL}: {error}") from error
-    for path in run_memory(options, say):
-        say(str(path))

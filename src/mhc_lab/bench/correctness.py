@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ Largest relative error of any output or gradient, as |found - truth| / |truth| o
 equations in fp64. "failed" is a kernel that could not be built or launched: models then run on its reference."""
 
 
-def run_correctness(options: Options, say: Callable[[str], None]) -> list[str]:
+def run_correctness(options: Options, say: Callable[[str], None]) -> list[Path]:
     """Judge each operation at each shape; correctness.json and .md, written after each; their paths.
 
     What is wrong or fails is a row like the others. `--append` goes on where an earlier run of this device ended.
@@ -42,12 +43,12 @@ def run_correctness(options: Options, say: Callable[[str], None]) -> list[str]:
     content: report.Json = before or {"runs": [], "rows": []}
     content["runs"].append(run)
     known = {_key(row) for row in content["rows"]}
-    paths: list[str] = []
+    paths: list[Path] = []
     for place, row in judge_all(options, known):
         row["run"] = len(content["runs"]) - 1
         content["rows"].append(row)
         say(f"[{place}] {_label(row)}: {_outcome(row)}")
-        paths = [str(path) for path in report.write(folder, "correctness", content, markdown(content))]
+        paths = report.write(folder, "correctness", content, markdown(content))
         if "CUDA error" in row.get("reason", ""):
             say("the device takes nothing more in this process: `--append` goes on after this shape")
             break
