@@ -21,6 +21,7 @@ from mhc_lab.errors import (
     Interrupted,
     LabError,
     RunsFailed,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ def train(
 
     if rerun and keep:
         raise LabError("--rerun and --keep exclude each other")
+    for text in overrides or []:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] == "launcher":
+            raise LabError(f"{shown(key)}: a run has no workers of its own; it is a setting of ablate and sweep")
     tracked = [f"tracking.uri={tracking_uri}"] if tracking_uri else []
     config = compose([*(overrides or []), *tracked], config_dir=config_dir)
     fingerprint = corpus_fingerprint(config)

@@ -56,7 +56,7 @@ def variants():
     pointers = {"x": "*fp32", "out": "*fp32"}
     return [
         KernelVariant("good", scale, {**pointers, "n": "i32"}, {"BLOCK": 1024}, ("x", "out")),
-        KernelVariant("spilling", normalise, pointers, {"BLOCK": 256}, num_warps=2),
+        KernelVariant("spilling", normalise, pointers, {"BLOCK": 128}, num_warps=1),
         KernelVariant("greedy", product, {"x": "*bf16", "out": "*fp32"}, {"BLOCK": 4096}, num_warps=16),
         KernelVariant("wrong", wrong, pointers, {"BLOCK": 64}),
         KernelVariant("forgetful", scale, pointers, {"BLOCK": 64}),
@@ -94,6 +94,7 @@ def faults(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return ended.returncode, found
 
 
+@pytest.mark.kernels
 def test_kernels_that_do_not_fit_are_found(kernels: Path) -> None:
     code, found = faults(kernels, "--targets", "sm_90")
     assert code == 1
@@ -107,18 +108,21 @@ def test_kernels_that_do_not_fit_are_found(kernels: Path) -> None:
     assert "without a type ['n']" in found["forgetful"]["fault"]
 
 
+@pytest.mark.kernels
 def test_spills_are_found_on_amd_too(kernels: Path) -> None:
     code, found = faults(kernels, "--targets", "gfx942", "--only", "spilling")
     assert code == 1
     assert "spills" in found["spilling"]["fault"]
 
 
+@pytest.mark.kernels
 def test_one_fit_kernel_is_success(kernels: Path) -> None:
     code, found = faults(kernels, "--only", "good", "--targets", "sm_80,sm_100")
     assert code == 0
     assert list(found) == ["good"]
 
 
+@pytest.mark.kernels
 def test_the_table_is_for_people(kernels: Path) -> None:
     ended = compile_matrix("--modules", "made_for_test", "--targets", "sm_80", "--only", "spill", path=kernels)
     assert ended.returncode == 1

@@ -18,7 +18,7 @@ from mhc_lab.report import export, print_table
 from mhc_lab.report.latex import escape
 from mhc_lab.report.layout import number_notes
 from mhc_lab.report.summary import COLUMNS
-from mhc_lab.report.texts import count, interval, p_value, with_interval
+from mhc_lab.report.texts import count, interval, p_value, spanned, with_interval
 
 ALL = ("md", "latex", "csv")
 
@@ -185,6 +185,14 @@ def test_folder_that_cannot_be_written(full_study: Path) -> None:
 )
 def test_numbers_are_rounded_by_their_uncertainty(mean: float, half: float, text: str) -> None:
     assert with_interval(mean, half) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(241.2, 1286.4, "241–1,286"), (24.2, 24.4, "24"), (float("nan"), float("nan"), "–")],
+)
+def test_what_seeds_span(low: float, high: float, text: str) -> None:
+    assert spanned(low, high) == text
 
 
 def test_intervals_and_p_values_as_text() -> None:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 import mhc_lab
 from mhc_lab import secrets
 from mhc_lab.config.reading import reset_unread, unread
-from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domains
+from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domain, check_domains
 from mhc_lab.config.values import checked, parse, refuse_unprintable
 from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.residual import registry
@@ -75,10 +75,10 @@ def find_file(name_or_path: str, known: Mapping[str, Path], kind: str) -> Path:
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path).expanduser()
         if not path.is_file():
-            raise LabError(f"{name_or_path}: no such {kind} file")
+            raise LabError(f"{shown(name_or_path)}: no such {kind} file")
         return path
     if name_or_path not in known:
-        raise LabError(f"no {kind} '{name_or_path}'; {nearest(name_or_path, known)}")
+        raise LabError(f"no {kind} '{shown(name_or_path)}'; {nearest(name_or_path, known)}")
     return known[name_or_path]
 
 
@@ -159,6 +159,17 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     if resolved.residual.plugin:
         resolved.residual.plugin = _absolute("residual.plugin", resolved.residual.plugin)
     return resolved
+
+
+def check_typed(overrides: Sequence[str]) -> None:
+    """LabError for an override that is wrong whatever it is combined with: its key, or the value of a setting."""
+    for text in overrides:
+        key, value = _split(text)
+        if key not in GROUPS:
+            check_key(key)
+            group, _, name = key.rpartition(".")
+            fields = dataclasses.fields(_GROUP_TYPES[group] if group else RunConfig)  # type: ignore[arg-type]
+            check_domain(key, parse(key, value), next(f for f in fields if f.name == name))
 
 
 def residual_config(variant: str, settings: Mapping[str, Any]) -> ResidualConfig:
@@ -245,7 +256,7 @@ def _split(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise LabError(f"'{shown(text)}': an override is written group=option or a.b=value")
-    refuse_unprintable(shown(key), text)
+    refuse_unprintable(shown(key), value)
     return key, value
 
 

@@ -240,8 +240,13 @@ def check_domains(config: Any, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value):
             check_domains(value, f"{prefix}{f.name}.")
             continue
-        domain: Domain | None = f.metadata.get("domain")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise LabError(f"{prefix}{f.name}={value}: must be a finite number")
-        if domain is not None and value is not None and not domain.holds(value):
-            raise LabError(f"{prefix}{f.name}={shown(str(value))}: must be {domain.words}")
+        check_domain(f"{prefix}{f.name}", value, f)
+
+
+def check_domain(key: str, value: Any, field: dataclasses.Field[Any]) -> None:
+    """Raise LabError for a value of a setting that lies outside its field's domain."""
+    domain: Domain | None = field.metadata.get("domain")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise LabError(f"{key}={value}: must be a finite number")
+    if domain is not None and value is not None and not domain.holds(value):
+        raise LabError(f"{key}={shown(str(value))}: must be {domain.words}")

@@ -12,7 +12,7 @@ from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.report.frame import Study
 from mhc_lab.report.legend import details, legend, warnings
 from mhc_lab.report.summary import Summary
-from mhc_lab.report.texts import BLANK, count, interval, number, p_value, signed, with_interval
+from mhc_lab.report.texts import BLANK, count, interval, number, p_value, signed, spanned, with_interval
 from mhc_lab.report.verdict import verdict
 
 IDENTICAL = "identical by construction"
@@ -144,7 +144,7 @@ def _texts(row: pd.Series) -> dict[str, str]:
         "parameters": count(row["parameters"]),
         "ms_per_step": number(row["ms_per_step"]) + ("" if ratio == BLANK else f" ({ratio})"),
         "ms_ratio": ratio,
-        "peak_memory_mb": BLANK if pd.isna(row["peak_memory_mb"]) else f"{row['peak_memory_mb']:,.0f}",
+        "peak_memory_mb": spanned(row["peak_memory_mb_low"], row["peak_memory_mb"]),
     }
 
 

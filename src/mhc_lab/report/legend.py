@@ -91,8 +91,8 @@ def details(study: Study) -> list[str]:
         "composite: of the product up to the output, the largest over start layers. Means over the finished seeds.",
         "max ‖∇‖: the largest finite gradient norm before clipping, over all steps and seeds. Spikes: loss spikes, "
         "mean per run. Both count diverged runs too.",
-        f"Time: {timing}; ±: half of what the middle half of the pairs spans. Memory: peak, the largest over "
-        "the seeds.",
+        f"Time: {timing}; ±: half of what the middle half of the pairs spans. Memory: peak; from "
+        "the smallest to the largest over the seeds, on a CPU the growth of the process.",
     ]
 
 

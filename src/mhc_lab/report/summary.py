@@ -52,6 +52,7 @@ COLUMNS = (
     "ms_ratio",
     "ms_ratio_spread",
     "peak_memory_mb",
+    "peak_memory_mb_low",
     "note",
 )
 GAPS = (0.01, 0.02, 0.05, 0.1)  # nats per token, of the power estimate
@@ -116,7 +117,8 @@ def summarize(study: Study, *, margin: float | None = None, gaps: Sequence[float
 
     val_loss, loss_gap and the gains are means over the seeds that finished. What tells of stability also
     counts the runs that diverged, or the least stable row would look the calmest: max_grad_norm is the largest
-    over all steps and seeds, loss_spikes the mean number a run. peak_memory_mb is the largest over seeds.
+    over all steps and seeds, loss_spikes the mean number a run. peak_memory_mb is the largest over seeds,
+    peak_memory_mb_low the smallest.
     ms_per_step and ms_ratio come from the timing pass; where there is none, ms_per_step is the mean of what
     the runs measured and ms_ratio is blank. val_loss_ci95 is the half width of the interval.
 
@@ -252,7 +254,8 @@ def _stability(study: Study, row: str) -> dict[str, Any]:
 def _cost(study: Study, row: str) -> dict[str, Any]:
     cells, finished = study.row_cells(row), _finished(study, row)
     line: dict[str, Any] = {key: cells[key].max() for key in ("parameters", "flops_per_token")}  # alike for all seeds
-    line["peak_memory_mb"] = finished["peak_memory_mb"].max()
+    memory = finished["peak_memory_mb"]
+    line |= {"peak_memory_mb": memory.max(), "peak_memory_mb_low": memory.min()}
     timed = study.timed(row)
     if timed is None:
         return line | {"ms_per_step": finished["ms_per_step"].mean()}

@@ -27,6 +27,14 @@ def interval(low: float, high: float) -> str:
     return f"[{decimal(low, places, sign=True)}, {decimal(high, places, sign=True)}]"
 
 
+def spanned(low: float, high: float) -> str:
+    """`low–high` in whole numbers; one of them where they round alike."""
+    if pd.isna(high):
+        return BLANK
+    ends = dict.fromkeys(f"{end:,.0f}" for end in (low, high))
+    return "–".join(ends)
+
+
 def p_value(p: float) -> str:
     """Three decimals; one more where they would hide on which side of .05 it is."""
     if pd.isna(p):

@@ -28,6 +28,7 @@ from mhc_lab.study.advice import advice
 from mhc_lab.study.child import DEFAULT_TARGET
 from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.holding import alone, concluded
+from mhc_lab.study.keys import typed
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.plan import cell_state, plan
 from mhc_lab.study.progress import Display, first_line, part_done
@@ -77,9 +78,7 @@ def ablate(
     Raises LabError for bad input, RunsFailed where cells have no result (after the table is written), and
     StudyInterrupted on Ctrl-C and SIGTERM: the same command then goes on.
     """
-    shared = [*overrides]
-    shared += [f"launcher.workers={workers}"] if workers is not None else []
-    shared += [f"tracking.uri={tracking_uri}"] if tracking_uri is not None else []
+    shared = typed(overrides, workers, tracking_uri)
     loaded = load_grid(grid, seeds, shared, config_dir, _tuned(tuned, results), title)
     folder = StudyFolder(results, study or loaded.name)
     folder.check(loaded)

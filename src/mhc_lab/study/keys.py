@@ -12,6 +12,15 @@ from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.residual import registry
 
 
+def typed(overrides: Sequence[str], workers: int | None, tracking_uri: str | None) -> list[str]:
+    """The overrides of a command, those of its options among them."""
+    if workers is not None and workers < 1:
+        raise LabError(f"--workers {workers}: must be at least 1")
+    options = [f"launcher.workers={workers}"] if workers is not None else []
+    options += [f"tracking.uri={tracking_uri}"] if tracking_uri is not None else []
+    return [*overrides, *options]
+
+
 def known_keys(content: dict[str, Any], known: Sequence[str], where: str) -> None:
     for key in content:
         if key not in known:

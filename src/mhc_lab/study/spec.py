@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhc_lab.config.compose import compose, default_option, find_file, options, read_yaml
+from mhc_lab.config.compose import check_typed, compose, default_option, find_file, options, read_yaml
 from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
@@ -111,12 +111,13 @@ def load_grid(
     file = find_file(name_or_path, options("grid", config_dir), "grid")
     content = read_yaml(file)
     known_keys(content, _GRID_KEYS, str(file))
+    check_typed(shared_overrides)
     shared = (*override_list(content.get("overrides"), f"{file}: overrides"), *shared_overrides)
     for text in shared:
         refuse_seed(text)
-    chosen_seeds = seed_list(list(seeds) if seeds is not None else content.get("seeds"), str(file))
     baseline = content.get("baseline")
     rows = _rows(content.get("rows"), str(baseline), shared, file, config_dir)
+    chosen_seeds = seed_list(list(seeds) if seeds is not None else content.get("seeds"), str(file))
     if len(rows) * len(chosen_seeds) > _MOST_CELLS:
         raise LabError(
             f"{file}: {len(rows)} rows x {len(chosen_seeds)} seeds: at most {_MOST_CELLS} cells make a study"

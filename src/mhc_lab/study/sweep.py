@@ -27,6 +27,7 @@ from mhc_lab.study import definition
 from mhc_lab.study.engine import stored_storage
 from mhc_lab.study.folder import OtherCode, StudyFolder
 from mhc_lab.study.holding import alone, concluded
+from mhc_lab.study.keys import typed
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.plan import whole_seconds
 from mhc_lab.study.progress import Display
@@ -71,9 +72,7 @@ def sweep(
     if rerun and keep:
         raise LabError("--rerun and --keep exclude each other")
     other_code: OtherCode = "rerun" if rerun else "keep" if keep else "ask"
-    fixed = [*overrides]
-    fixed += [f"launcher.workers={workers}"] if workers is not None else []
-    fixed += [f"tracking.uri={tracking_uri}"] if tracking_uri is not None else []
+    fixed = typed(overrides, workers, tracking_uri)
     spec = load_sweep(name, trials=trials, seeds=seeds, overrides=fixed, config_dir=config_dir)
     folder = StudyFolder(results, study or spec.name)
     stored = folder.stored()

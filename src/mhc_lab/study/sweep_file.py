@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mhc_lab.config.compose import check_key, compose, find_file, packaged, read_yaml
+from mhc_lab.config.compose import check_key, check_typed, compose, find_file, packaged, read_yaml
 from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
@@ -134,6 +134,7 @@ def load_sweep(
     if seeds is not None:
         content["seeds"] = list(seeds)
     content, fixed = narrowed(content, overrides, str(file))
+    check_typed(fixed)
     content["overrides"] = [*override_list(content.get("overrides"), f"{file}: overrides"), *fixed]
     spec = resolve_sweep(content, name=file.stem, origin=name_or_path, where=str(file), config_dir=config_dir)
     try:
