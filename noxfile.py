@@ -27,7 +27,9 @@ def install(session: nox.Session, *extras: str) -> None:
 def run_tests(session: nox.Session) -> None:
     """pytest, two processes that share the cores: one thread each, and a file's tests, which share fixtures, in one."""
     shared = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-    session.run("pytest", *shared, *session.posargs, env={"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"})
+    environment = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    session.run("python", "-m", "mhc_lab.ops.warm_up", env=environment)  # once, not by both at the same time
+    session.run("pytest", *shared, *session.posargs, env=environment)
 
 
 def resolved(session: nox.Session, *arguments: str) -> list[str]:

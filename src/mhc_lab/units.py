@@ -1,6 +1,10 @@
-"""Durations and sizes in words."""
+"""Durations, sizes and lists in words."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+_NAMED = 6  # in a sentence
 
 
 def duration(seconds: float) -> str:
@@ -18,3 +22,9 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def listed(names: Sequence[str], most: int = _NAMED) -> str:
+    """The first of the names for a sentence, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

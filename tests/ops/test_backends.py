@@ -10,7 +10,7 @@ import warnings
 import pytest
 import torch
 
-from mhc_lab import ops
+from mhc_lab import kernel_cache, ops
 from mhc_lab.ops import backends
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_numba_the_reference_runs_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_installed", lambda _: False)
+    monkeypatch.setattr(kernel_cache, "_has_numba", lambda: False)
     with pytest.warns(RuntimeWarning, match="numba is not installed"):
         ops.sinkhorn(torch.zeros(3, 4, 4))
     with warnings.catch_warnings(action="error"):

@@ -14,11 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from mhc_lab.report.figures import loss_gap, quality_cost
-from mhc_lab.report.figures.labels import around, listed
+from mhc_lab.report.figures.labels import around
 from mhc_lab.report.figures.plot import Material, Plot
 from mhc_lab.report.figures.style import MAX_ROWS, drawing, row_styles
 from mhc_lab.report.frame import Study
 from mhc_lab.report.summary import summarize
+from mhc_lab.units import listed
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ from mhc_lab.errors import LabError
 from mhc_lab.run_folder import write_json
 from mhc_lab.study import engine
 from mhc_lab.study.engine import ablate
+from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.holding import StudyInterrupted
 from mhc_lab.study.plan import plan
+from mhc_lab.study.spec import load_grid
 
 
 def test_a_plan_takes_times_from_finished_runs_of_the_row(lab):
@@ -63,3 +65,25 @@ def test_an_unwritable_results_folder(lab):
 def test_a_study_cannot_be_called_runs(lab):
     with pytest.raises(LabError, match="study 'runs'"):
         ablate(str(lab.file), results=lab.results, study="runs")
+
+
+def test_rows_that_come_to_the_same_settings_are_measured_once(lab, monkeypatch):
+    measured = []
+
+    def time_rows(configs, *_, **__):
+        measured.extend(configs)
+        return {"rows": {name: {"ms_per_step": 100.0} for name in configs}}
+
+    monkeypatch.setattr("mhc_lab.training.timing.time_rows", time_rows)
+    same = "".join(f"  r{i}: {{overrides: [residual=identity]}}\n" for i in range(300))
+    (lab.file.parent / "many.yaml").write_text(f"baseline: r0\nseeds: [0]\nrows:\n{same}  mhc: {{overrides: []}}\n")
+    grid = load_grid(str(lab.file.parent / "many.yaml"))
+    made = plan(grid, StudyFolder(lab.results, "many"), workers=1)
+    assert measured == ["r0", "mhc"]
+    assert set(made.seconds) == {row.name for row in grid.rows}
+    console = Console(width=120, record=True, file=io.StringIO())
+    made.print(console)
+    text = console.export_text()
+    assert "other code" in text  # one line a row, where cells are so many
+    assert "rows r0, r1, r2, r3, r4, r5 and 294 more come to the same settings" in text
+    assert "301 cells, 2 runs: 0 done, 2 to run" in text

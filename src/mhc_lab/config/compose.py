@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,7 @@ from mhc_lab.residual import registry
 
 _TOP_KEYS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name not in GROUPS)
 _GROUP_TYPES = {f.name: f.default_factory for f in dataclasses.fields(RunConfig) if f.name in GROUPS}
-
-
+_known: dict[str, RunConfig] = {}  # by the layers that were merged into it; as many as options are combined
 _LARGEST_FILE = 1_000_000  # bytes of a file that a user writes
 
 
@@ -87,7 +89,7 @@ def read_yaml(path: Path, *, as_written: bool = False) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise LabError(f"{path}: larger than {_LARGEST_FILE // 1000} kB, which no such file needs")
-        content = yaml.load(path.read_text(encoding="utf-8"), _AsWritten if as_written else _Typed)
+        content = copy.deepcopy(_loaded(path.read_text(encoding="utf-8"), as_written))
     except yaml.YAMLError as error:
         raise LabError(f"{path}: not valid YAML: {_where(error)}") from error
     except RecursionError as error:
@@ -101,6 +103,12 @@ def read_yaml(path: Path, *, as_written: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LabError(f"{path}: must be a mapping of keys to values")
     return content
+
+
+@lru_cache(maxsize=256)
+def _loaded(text: str, as_written: bool) -> Any:
+    """A grid reads the same options for each of its rows."""
+    return yaml.load(text, _AsWritten if as_written else _Typed)
 
 
 def _where(error: yaml.YAMLError) -> str:
@@ -133,14 +141,10 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     if "residual.plugin" not in given:
         _load_plugin(residual.get("plugin"))
     variant = registry.variant(str(given.get("residual.variant", residual.get("variant", "mhc"))))
-    try:
-        config = OmegaConf.merge(OmegaConf.structured(RunConfig), {"residual": dict(variant.defaults)}, layers)
-        for key, value, _ in values:
-            OmegaConf.update(config, key, value, merge=False)
-        resolved = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise LabError(_one_line(error)) from error
-    assert isinstance(resolved, RunConfig)
+    resolved = _merged({"residual": dict(variant.defaults)}, layers)
+    for key, value in given.items():
+        group, _, name = key.rpartition(".")
+        setattr(resolved, group or name, replace(getattr(resolved, group), **{name: value}) if group else value)
     own = {*residual, *(key.removeprefix("residual.") for key, _, is_shared in values if not is_shared)}
     shared_keys = {key.removeprefix("residual.") for key, _, is_shared in values if is_shared}
     _check_residual(resolved.residual, own, shared_keys)
@@ -159,6 +163,19 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     if resolved.residual.plugin:
         resolved.residual.plugin = _absolute("residual.plugin", resolved.residual.plugin)
     return resolved
+
+
+def _merged(*layers: Mapping[str, Any]) -> RunConfig:
+    """Layers of settings over the schema's defaults, the last wins; each combination is merged once."""
+    key = repr(layers)
+    if key not in _known:
+        try:
+            merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), *layers))
+        except OmegaConfBaseException as error:
+            raise LabError(_one_line(error)) from error
+        assert isinstance(merged, RunConfig)
+        _known[key] = merged
+    return copy.deepcopy(_known[key])
 
 
 def check_typed(overrides: Sequence[str]) -> None:

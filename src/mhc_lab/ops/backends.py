@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mhc_lab import kernel_cache
 from mhc_lab.machine import BACKEND_VARIABLE as VARIABLE
 from mhc_lab.machine import BACKENDS
-
-_NEEDS = {"gpu": "triton", "cpu": "numba"}
 
 _forced: str | None = None  # by `use`, inside its context
 _broken: set[tuple[str, str]] = set()  # (operation, backend) that failed to launch once
@@ -52,11 +51,9 @@ def chosen(device: torch.device) -> str:
         name = {"cuda": "gpu", "cpu": "cpu"}.get(device.type, "reference")
     if name == "cpu" and device.type != "cpu":
         return "reference"  # an address on another device is none here
-    if name in _NEEDS and not _installed(_NEEDS[name]):
-        _warn_once(("", name), f"{_NEEDS[name]} is not installed: operations run on their slower reference")
-        return "reference"
-    if name == "cpu" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        _warn_once(("", name), "NUMBA_DISABLE_JIT is set: operations run on their slower reference")
+    why = kernel_cache.unusable() if name == "cpu" else _without_triton() if name == "gpu" else ""
+    if why:
+        _warn_once(("", name), f"{why}: operations run on their slower reference")
         return "reference"
     return name
 
@@ -103,8 +100,8 @@ def _dispatch(operation: str, function: str, like: Tensor, tidy: list[Any]) -> A
 
 
 @functools.cache
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _without_triton() -> str:
+    return "" if importlib.util.find_spec("triton") else "triton is not installed"
 
 
 @functools.cache

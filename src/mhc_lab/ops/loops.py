@@ -7,12 +7,8 @@ Sums may be reordered within a token (`reassoc`); NaN and inf are kept.
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -21,6 +17,8 @@ import torch
 from numba import types
 from numba.core.compiler import Compiler
 from torch import Tensor
+
+from mhc_lab import kernel_cache
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -84,7 +82,7 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
 def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any]:
     before = _config.CACHE_DIR
     try:
-        _config.CACHE_DIR = str(_cache() / ("parallel" if parallel else "sequential"))
+        _config.CACHE_DIR = str(kernel_cache.folder() / ("parallel" if parallel else "sequential"))
         compiled: Callable[..., Any] = numba.njit(parallel=parallel, cache=True, **_OPTIONS)(function)
         _forgive(compiled)
     except (RuntimeError, OSError):  # nowhere to write: compile in each process
@@ -113,24 +111,6 @@ def _forgive(compiled: Any) -> None:
             save(signature, data)
 
     cache.load_overload, cache.save_overload = load_overload, save_overload
-
-
-def cached() -> bool:
-    """Whether some kernel of this source has been compiled on this machine before."""
-    try:
-        return any(_cache().rglob("*.nbi"))
-    except (RuntimeError, OSError):
-        return False
-
-
-@functools.cache
-def _cache() -> Path:
-    """A folder for the source as it is: Numba looks at the file of a kernel, not at those of its inner functions."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("**/*.py")):
-        digest.update(source.read_bytes())
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "mhc_lab" / f"kernels-{digest.hexdigest()[:12]}"
 
 
 def array(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -5,11 +5,7 @@ python -m mhc_lab.ops.warm_up
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -31,15 +27,6 @@ def warm_up(streams: int = 2, dim: int = 4) -> None:
     write_read.backward(written, hidden, values, *layer, *following, *found, streams, 1, "eq9")
 
 
-def cold() -> bool:
-    """Whether the CPU kernels have to be compiled before anything runs on them."""
-    if backends.chosen(torch.device("cpu")) != "cpu":
-        return False
-    from mhc_lab.ops.loops import cached
-
-    return not cached()
-
-
 def make_ready() -> None:
     """`warm_up` where operations run on CPU kernels. One that fails costs time, and nothing else: each operation falls
     back by itself."""
@@ -49,24 +36,6 @@ def make_ready() -> None:
         warm_up()
     except Exception as error:
         warnings.warn(f"the CPU kernels could not be made ready: {type(error).__name__}: {error}", RuntimeWarning, 2)
-
-
-@contextmanager
-def in_background() -> Iterator[None]:
-    """Meanwhile a process of its own compiles the kernels for as many threads as torch has; it ends with the context.
-
-    The runs of a study have a thread each and their server compiles that form; the pass that times them has them all.
-    """
-    if backends.chosen(torch.device("cpu")) != "cpu" or torch.get_num_threads() == 1:
-        yield
-        return
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen([sys.executable, "-m", __name__], stdin=quiet, stdout=quiet, stderr=quiet)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 if __name__ == "__main__":

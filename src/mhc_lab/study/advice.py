@@ -5,6 +5,7 @@ from __future__ import annotations
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.report.stats import MIN_SEEDS
 from mhc_lab.study.spec import Grid
+from mhc_lab.units import listed
 
 
 def advice(grid: Grid) -> list[str]:
@@ -22,7 +23,7 @@ def advice(grid: Grid) -> list[str]:
             runs.setdefault(cell.run_id, []).append(cell.row)
     for same in runs.values():
         if len(same) > 1:
-            lines.append(f"rows {', '.join(same)} come to the same settings: they share their runs")
+            lines.append(f"rows {listed(same)} come to the same settings: they share their runs")
     for row in grid.rows:
         base = grid.row(row.baseline).config
         for name, own, other in _unlike(row.config, base):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
@@ -19,7 +19,6 @@ from optuna.trial import TrialState
 
 from mhc_lab.command import command_line
 from mhc_lab.config.run_id import code_fingerprint
-from mhc_lab.config.schema import RunConfig
 from mhc_lab.disk import DiskFull
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.machine import safe_environment
@@ -33,7 +32,7 @@ from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
 from mhc_lab.study.plan import cell_state, plan
 from mhc_lab.study.progress import Display, first_line, part_done
 from mhc_lab.study.pull import give_up
-from mhc_lab.study.ready import COMPILING, kernels_are_cold
+from mhc_lab.study.ready import COMPILING, kernels_are_cold, timing_kernels
 from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.spec import Cell, Grid, Tuned, load_grid
 from mhc_lab.study.storage import (
@@ -91,7 +90,7 @@ def ablate(
         command = command or command_line()
         for line in advice(loaded):
             print(f"note: {line}", flush=True)
-        with _kernels_for_timing(config, folder):
+        with nullcontext() if folder.timed() else timing_kernels(config):
             failures = run_cells(
                 loaded,
                 folder,
@@ -285,15 +284,6 @@ def _failures(grid: Grid, folder: StudyFolder, deaths: Sequence[str]) -> list[st
         return []
     head = f"{len(lines)} of {len(grid.cells)} cells have no result; the same command tries them again"
     return [head, *lines, *(f"  {death}" for death in deaths)]
-
-
-def _kernels_for_timing(config: RunConfig, folder: StudyFolder) -> AbstractContextManager[None]:
-    """While runs train, what only the timing pass will need is compiled."""
-    if folder.timed() or config.trainer.accelerator != "cpu":
-        return nullcontext()
-    from mhc_lab.ops.warm_up import in_background
-
-    return in_background()
 
 
 def time_rows(folder: StudyFolder, place: Slot) -> None:

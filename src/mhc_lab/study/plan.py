@@ -17,6 +17,7 @@ from mhc_lab.units import duration
 CellState = Literal["done", "to run", "other code"]
 
 _TIMED_STEPS = 3
+_MOST_LINES = 200  # cells; beyond, a line a row
 
 # What comes on top of training steps, on two CPU cores with the kernels compiled.
 WORKERS_START_SECONDS = 6.0  # until the first run begins: imports, the corpus
@@ -45,16 +46,7 @@ class Plan:
 
     def print(self, console: Console | None = None) -> None:
         console = console or Console(soft_wrap=True, highlight=False)
-        table = Table(
-            "row", "seed", "run", "state", "time", title=f"{self.study}: {self.grid.title}", title_justify="left"
-        )
-        for cell in self.grid.cells:
-            state = self.states[cell.run_id]
-            seconds = self.seconds.get(cell.row)
-            about = "unknown" if seconds is None else f"about {duration(seconds)}"
-            time = about if state == "to run" else ""
-            table.add_row(cell.row, str(cell.seed), cell.run_id, state, time)
-        console.print(table)
+        console.print(self._by_cell() if len(self.grid.cells) <= _MOST_LINES else self._by_row())
         counts = [list(self.states.values()).count(state) for state in ("done", "to run", "other code")]
         console.print(
             f"{len(self.grid.cells)} cells, {len(self.states)} runs: {counts[0]} done, {counts[1]} to run, about "
@@ -65,6 +57,32 @@ class Plan:
             console.print(f"note: {line}", markup=False)
         if counts[2]:
             console.print(f"{counts[2]} were made with other code: --rerun or --keep", markup=False)
+
+    def _by_cell(self) -> Table:
+        table = self._table("row", "seed", "run", "state", "time")
+        for cell in self.grid.cells:
+            state = self.states[cell.run_id]
+            table.add_row(
+                cell.row, str(cell.seed), cell.run_id, state, self._about(cell.row) if state == "to run" else ""
+            )
+        return table
+
+    def _by_row(self) -> Table:
+        table = self._table("row", "done", "to run", "other code", "time a run")
+        states: dict[str, list[CellState]] = {row.name: [] for row in self.grid.rows}
+        for cell in self.grid.cells:
+            states[cell.row].append(self.states[cell.run_id])
+        for row, own in states.items():
+            counts = [str(own.count(state)) for state in ("done", "to run", "other code")]
+            table.add_row(row, *counts, self._about(row) if "to run" in own else "")
+        return table
+
+    def _table(self, *heads: str) -> Table:
+        return Table(*heads, title=f"{self.study}: {self.grid.title}", title_justify="left")
+
+    def _about(self, row: str) -> str:
+        seconds = self.seconds.get(row)
+        return "unknown" if seconds is None else f"about {duration(seconds)}"
 
 
 def whole_seconds(runs: Collection[float], workers: int) -> float:
@@ -85,7 +103,12 @@ def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:
     """Look up, or measure in a few steps, how long the missing runs take. Nothing is written."""
     states = {cell.run_id: cell_state(folder, cell.run_id) for cell in grid.cells}
     seconds = _known_seconds(grid.cells, folder, states)
-    unknown = [cell.row for cell in grid.cells if states[cell.run_id] == "to run" and cell.row not in seconds]
+    firsts = set(first_alike(grid).values())
+    unknown = [
+        cell.row
+        for cell in grid.cells
+        if states[cell.run_id] == "to run" and cell.row in firsts and cell.row not in seconds
+    ]
     if unknown:
         from mhc_lab.training.timing import time_rows
 
@@ -94,8 +117,15 @@ def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:
         configs = {name: grid.row(name).config for name in needed}
         for name, timed in time_rows(configs, baselines, steps=_TIMED_STEPS)["rows"].items():
             seconds.setdefault(name, timed["ms_per_step"] / 1000 * configs[name].trainer.max_steps)
-        seconds |= {name: None for name in unknown if name not in seconds}  # its steps failed, as its runs may
+    for row, first in first_alike(grid).items():
+        seconds.setdefault(row, seconds.get(first))  # None where its steps failed, as its runs may
     return Plan(grid, folder.name, states, seconds, workers)
+
+
+def first_alike(grid: Grid) -> dict[str, str]:
+    """For each row the first of those that come to the same settings, and so to the same runs."""
+    firsts: dict[str, str] = {}
+    return {cell.row: firsts.setdefault(cell.run_id, cell.row) for cell in grid.cells if cell.seed == grid.seeds[0]}
 
 
 def _known_seconds(

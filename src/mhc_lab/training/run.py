@@ -28,9 +28,10 @@ from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.disk import DiskFull, is_disk_full
 from mhc_lab.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
+from mhc_lab.kernel_cache import cold
 from mhc_lab.machine import keep_freed_memory, safe_environment, speak_anyway
 from mhc_lab.models.cost import cost
-from mhc_lab.ops.warm_up import COMPILING, cold, make_ready
+from mhc_lab.ops.warm_up import COMPILING, make_ready
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, Status
 from mhc_lab.tracking import mlflow

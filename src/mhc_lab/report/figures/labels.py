@@ -24,7 +24,6 @@ _LINE = 1.25 * SIZE  # height of a line of text
 _FONT = FontProperties(family="DejaVu Sans", size=SIZE)
 _CHARACTERS = 26  # of a line
 _LONGEST = 60
-_NAMED = 6  # in a sentence
 _TEXT = 37  # points right of the axis where names begin
 _POINT = 4.5  # half the width of a marker, with some air
 _AIR = 3.0  # points between two names
@@ -66,12 +65,6 @@ def wrapped(text: str, width: int = _CHARACTERS) -> str:
         lines.append(text[:cut].rstrip())
         text = text[cut:]
     return "\n".join([*lines, text])
-
-
-def listed(names: Sequence[str], most: int = _NAMED) -> str:
-    """The first of the names for a sentence, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def column_height(texts: Iterable[str]) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mhc_lab.report.figures.labels import listed
 from mhc_lab.report.figures.plot import Absent, Material
 from mhc_lab.report.frame import Study
+from mhc_lab.units import listed
 
 
 def mixing_rows(study: Study) -> list[str]:

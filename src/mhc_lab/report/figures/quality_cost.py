@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from mhc_lab.report.figures.labels import SIZE, PointLabel, Segment, label_points, listed
+from mhc_lab.report.figures.labels import SIZE, PointLabel, Segment, label_points
 from mhc_lab.report.figures.paper import OVERHEAD, from_plain_residual
 from mhc_lab.report.figures.plot import Absent, Material, Plot
 from mhc_lab.report.figures.row_gaps import (
@@ -35,6 +35,7 @@ from mhc_lab.report.figures.style import (
     drawn_rows,
     row_styles,
 )
+from mhc_lab.units import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

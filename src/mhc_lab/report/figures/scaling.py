@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from mhc_lab.report import stats
 from mhc_lab.report.figures import within_run
-from mhc_lab.report.figures.labels import EndLabel, column_height, label_ends, listed
+from mhc_lab.report.figures.labels import EndLabel, column_height, label_ends
 from mhc_lab.report.figures.paper import MHC_FINAL_GAP, from_plain_residual
 from mhc_lab.report.figures.plot import Absent, Material, Plot
 from mhc_lab.report.figures.row_gaps import farthest
@@ -26,6 +26,7 @@ from mhc_lab.report.figures.within_run import tokens_a_step
 from mhc_lab.report.frame import Study
 from mhc_lab.report.summary import losses_by_seed
 from mhc_lab.report.texts import count
+from mhc_lab.units import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
