@@ -13,7 +13,7 @@ import torch
 
 from mhc_lab import cli
 from mhc_lab.errors import LabError
-from mhc_lab.files import GRID, misfit, own_file, read_json, read_lines
+from mhc_lab.files import GRID, RECORD, misfit, own_file, read_json, read_lines
 
 GARBAGE: list[bytes] = [
     b"",
@@ -164,3 +164,4 @@ def test_a_shape_says_where_it_does_not_fit() -> None:
     content |= {"overrides": [], "rows": [], "timing_config": {}, "cells": [{"row": 1}]}
     assert misfit(content, GRID) == "'cells.0.row' is of another type"
     assert misfit({**content, "cells": [], "baseline": True}, GRID) == "'baseline' is of another type"
+    assert misfit({"status": "../../etc"}, RECORD) == "'status' is none of diverged, failed, finished, killed, pruned"

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mhc_lab.errors import LabError
 
@@ -46,6 +46,7 @@ class AtLeast:
     low: int
 
 
+Status = Literal["finished", "diverged", "pruned", "failed", "killed"]
 MODES = frozenset({"dynamic", "static", "fixed"})
 TEXT: Any = (str, type(None))
 NUMBER: Any = (int, float)
@@ -57,7 +58,7 @@ _ENVIRONMENT = {
     "threads": Maybe((int, type(None))),
 }
 RECORD = {
-    "status": str,
+    "status": frozenset(get_args(Status)),
     "reason": Maybe(TEXT),
     "metrics": Maybe(MapOf((int, float, type(None)))),
     "cost": Maybe(MapOf((int, float, type(None)))),

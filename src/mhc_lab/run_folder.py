@@ -21,7 +21,7 @@ import re
 import socket
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -30,9 +30,8 @@ from mhc_lab.config.compose import from_dict, read_yaml, to_dict
 from mhc_lab.config.run_id import code_fingerprint, run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
-from mhc_lab.files import GAINS_LINE, METRICS_LINE, RECORD, own_file, read_json, read_lines
+from mhc_lab.files import GAINS_LINE, METRICS_LINE, RECORD, Status, own_file, read_json, read_lines
 
-Status = Literal["finished", "diverged", "pruned", "failed", "killed"]
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")  # of a study or an analysis, fit for every file system
 ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; the others are run again where one is asked for
 

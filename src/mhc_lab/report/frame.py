@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.files import TIMING, damaged, read_json
-from mhc_lab.run_folder import RunFolder, Status, runs_dir
+from mhc_lab.run_folder import RunFolder, runs_dir
 
 NOT_RUN = "not run"  # the status of a cell whose run has no record yet
 # What a row's entry in study.json may lack.
@@ -196,8 +196,6 @@ def _outcome(record: dict[str, Any] | None) -> dict[str, Any]:
         values = record.get(part) or {}
         flat |= {key: values.get(key) for key in keys}
     flat["degenerate"] = bool((record.get("degenerate") or {}).get("degenerate"))
-    if flat["status"] not in get_args(Status):
-        return flat | {"status": "failed", "reason": "its record.json has no status: run it again"}
     if flat["status"] == "finished" and not _is_finite(flat["val_loss"]):
         return flat | {"status": "failed", "reason": "its record.json has no finite validation loss: run it again"}
     return flat
