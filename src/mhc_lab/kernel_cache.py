@@ -13,6 +13,7 @@ from typing import Literal
 import mhc_lab
 from mhc_lab.machine import BACKEND_VARIABLE
 
+ONCE = "once on this machine: about a quarter of a minute"  # what compiling takes
 Form = Literal["sequential", "parallel"]  # on one thread, as in the runs of a study, or on all
 
 

@@ -9,9 +9,10 @@ import warnings
 
 import torch
 
+from mhc_lab.kernel_cache import ONCE
 from mhc_lab.ops import backends
 
-COMPILING = "compiling the CPU kernels, once on this machine: about a quarter of a minute"
+COMPILING = f"compiling the CPU kernels, {ONCE}"
 
 
 def warm_up(streams: int = 2, dim: int = 4) -> None:
@@ -39,4 +40,4 @@ def make_ready() -> None:
 
 
 if __name__ == "__main__":
-    warm_up()
+    make_ready()

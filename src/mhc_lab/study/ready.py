@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from mhc_lab import kernel_cache
 from mhc_lab.config.schema import RunConfig
 
-COMPILING = "the first run waits for the CPU kernels to be compiled, once on this machine: about a quarter of a minute"
+COMPILING = f"the first run waits for the CPU kernels to be compiled, {kernel_cache.ONCE}"
 
 
 def kernels_are_cold(config: RunConfig) -> bool:

@@ -21,7 +21,7 @@ BANDS = 4  # lines in one panel whose bands can still be told apart
 _BAND_ROOM = 1.0  # times its length that an axis may grow at each end for them
 _POINTS = 150  # in a small panel, which is about as many pixels wide
 # Inches: the figure, what stands left of the panels, above and below the large one, and the height of a small one.
-_WIDTH, _LEFT, _SMALL_LEFT, _ABOVE, _BELOW, _SMALL = 7.0, 1.0, 0.47, 0.08, 0.5, 1.02
+_WIDTH, _LEFT, _SMALL_LEFT, _ABOVE, _BELOW, _SMALL = 7.0, 1.0, 0.47, 0.2, 0.5, 1.02  # above stands an axis' 1e−5
 _ACROSS = (5, 4, 3)  # small panels side by side
 _TITLE = 20  # characters that fit above it
 
@@ -68,6 +68,7 @@ def lay_out(
         return axes
 
     axes = panel(_LEFT, _ABOVE, _WIDTH - _LEFT - column_width(label.text for label in labels), large, scene.ylim)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # steps, tokens, layers
     axes.set_xlabel(scene.xlabel)
     axes.set_ylabel(scene.ylabel)
     for place, (row, line) in enumerate(lines.items()):

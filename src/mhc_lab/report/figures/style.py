@@ -128,6 +128,7 @@ def drawing() -> Iterator[None]:
         "axes.titlesize": 9,
         "axes.axisbelow": True,
         "axes.linewidth": 0.7,
+        "axes.formatter.useoffset": False,
         "text.color": INK,
         "xtick.color": INK,
         "ytick.color": INK,
