@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from filelock import Timeout
 from lightning import Trainer
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
@@ -112,9 +113,9 @@ def run_judged(folder: RunFolder) -> dict[str, Any]:
 
 
 def launch(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
-    """`run`, in this process for one device, in processes of its own for several."""
+    """`run`, in this process where it is the only rank or one that torchrun started, else in processes of its own."""
     config = folder.config()
-    if ranks(config.trainer) == 1:
+    if ranks(config.trainer) == 1 or TorchElasticEnvironment.detect():
         return run(folder, progress=progress)
     accelerator(config.trainer)
     started = datetime.now(UTC)
