@@ -164,4 +164,6 @@ def test_a_shape_says_where_it_does_not_fit() -> None:
     content |= {"overrides": [], "rows": [], "timing_config": {}, "cells": [{"row": 1}]}
     assert misfit(content, GRID) == "'cells.0.row' is of another type"
     assert misfit({**content, "cells": [], "baseline": True}, GRID) == "'baseline' is of another type"
+    words = {"status": "finished", "degenerate": {"spread_perturbed": "x"}}
+    assert misfit(words, RECORD) == "'degenerate.spread_perturbed' is of another type"
     assert misfit({"status": "../../etc"}, RECORD) == "'status' is none of diverged, failed, finished, killed, pruned"

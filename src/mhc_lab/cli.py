@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -599,6 +600,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _disk_full(error):
             return EXIT_RUNS_FAILED
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # only what a user gave can be so long
+            print(f"error: {shown(str(error.filename))}: longer than a file's name can be", file=sys.stderr)
+            return EXIT_INPUT
         print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
         print("error: this is a bug of mhc-lab, please report it with the lines above", file=sys.stderr)
         return EXIT_BUG

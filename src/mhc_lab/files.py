@@ -50,7 +50,8 @@ Status = Literal["finished", "diverged", "pruned", "failed", "killed"]
 MODES = frozenset({"dynamic", "static", "fixed"})
 TEXT: Any = (str, type(None))
 NUMBER: Any = (int, float)
-MEASURED: Any = (int, float, str, bool, type(None))  # str: what JSON has no number for
+_MEASURED: Any = (int, float, type(None))
+_DEGENERATE = {"spread_perturbed": Maybe(_MEASURED), "spread_step10": Maybe(_MEASURED), "degenerate": Maybe(bool)}
 _ENVIRONMENT = {
     **dict.fromkeys(
         ("python", "torch", "lightning", "platform", "device", "backend", "strategy", "mhc_lab"), Maybe(TEXT)
@@ -60,16 +61,16 @@ _ENVIRONMENT = {
 RECORD = {
     "status": frozenset(get_args(Status)),
     "reason": Maybe(TEXT),
-    "metrics": Maybe(MapOf((int, float, type(None)))),
-    "cost": Maybe(MapOf((int, float, type(None)))),
-    "degenerate": Maybe(MapOf(MEASURED)),
+    "metrics": Maybe(MapOf(_MEASURED)),
+    "cost": Maybe(MapOf(_MEASURED)),
+    "degenerate": Maybe(OrNull(_DEGENERATE)),
     "environment": Maybe(_ENVIRONMENT),
     "seed": Maybe((int, type(None))),
     "started": Maybe(TEXT),
     "ended": Maybe(TEXT),
-    "seconds": Maybe((int, float, type(None))),
-    "probe_seconds": Maybe((int, float, type(None))),
-    "probe_fraction": Maybe((int, float, type(None))),
+    "seconds": Maybe(_MEASURED),
+    "probe_seconds": Maybe(_MEASURED),
+    "probe_fraction": Maybe(_MEASURED),
     "variant": Maybe(str),
     "corpus_fingerprint": Maybe(TEXT),
     "code_fingerprint": Maybe(TEXT),
@@ -91,7 +92,7 @@ GRID = {
             "h_pre": MODES,
             "h_post": MODES,
             "streams": AtLeast(1),
-            "paper_loss_gap": Maybe((int, float, type(None))),
+            "paper_loss_gap": Maybe(_MEASURED),
             "tuned": Maybe(OrNull({"sweep": str, "seeds": [int], "overrides": [str]})),
         }
     ],
@@ -124,7 +125,7 @@ MLFLOW = {
     "attempt": Maybe(str),
     "servers": MapOf({"run_id": str, "attempt": str, "sent_lines": Maybe(int), "status": Maybe(TEXT)}),
 }
-METRICS_LINE = MapOf((int, float, type(None)))
+METRICS_LINE = MapOf(_MEASURED)
 GAINS_LINE = MapOf((int, float, list, type(None)))
 
 
