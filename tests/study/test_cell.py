@@ -60,7 +60,7 @@ def test_a_command_of_a_run_ends_with_its_worker(lab):
     while not fake_runs.begun(run):
         assert process.wait(0.1) is None
     process._process.stdin.close()  # as the kernel does for a worker that dies
-    assert process.wait(5) == 1
+    assert process.wait(60) == 1
     assert run.record() is None
 
 

@@ -119,7 +119,7 @@ def test_an_interrupted_sweep_goes_on_and_loses_nothing(search):
             time.sleep(0.02)
     finally:
         command.send_signal(signal.SIGINT)
-    assert command.wait(30) == 130
+    assert command.wait(60) == 130
     finished = {t.number: (t.params, t.value) for t in search.trials() if t.state == TrialState.COMPLETE}
     assert 1 <= len(finished) < 24
     assert TrialState.RUNNING not in {trial.state for trial in search.trials()}

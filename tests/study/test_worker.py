@@ -61,7 +61,7 @@ def test_workers_and_runs_end_with_the_command(lab, number):
         pids = [json.loads((run.path / "begun").read_text())["pid"] for run in runs.values() if fake_runs.begun(run)]
     finally:
         command.send_signal(number)
-    command.wait(20)
+    command.wait(60)
     _until(lambda: not any(_alive(pid) for pid in pids))
     killed = [run for run in runs.values() if fake_runs.begun(run)]
     _until(lambda: all(run.record() is not None for run in killed))
@@ -75,7 +75,7 @@ def test_a_run_that_another_process_holds_is_waited_for(lab):
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     assert lab.ablate(seeds=[0]) == []
-    assert holder.wait(10) == 0
+    assert holder.wait(60) == 0
     assert fake_runs.begun(lab.runs()["mhc", 0]) == 0  # the holder's result was taken
     assert {trial.user_attrs["row"]: trial.value for trial in lab.trials()}["mhc"] == 9.0
 
@@ -123,7 +123,7 @@ with FileLock(folder / "run.lock"):
 """
 
 
-def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"

@@ -72,13 +72,13 @@ def test_what_is_watched_ends_with_its_parent(how: signal.Signals | None, tmp_pa
         + ("time.sleep(60)" if how else "time.sleep(0.5)")
     )
     parent = subprocess.Popen([sys.executable, "-c", outer, inner])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (started.exists() and started.read_text().count(" ")) and time.monotonic() < deadline:
         time.sleep(0.05)
     pids = [int(word) for word in started.read_text().split()]
     if how is not None:
         parent.send_signal(how)
-    parent.wait(20)
+    parent.wait(60)
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, pids))
