@@ -17,11 +17,7 @@ def advice(grid: Grid) -> list[str]:
             f"{'the only seed is' if len(grid.seeds) == 1 else 'the seeds are'} {seeds}: intervals and tests take "
             f"{MIN_SEEDS}; --seeds 0-4 gives five"
         )
-    runs: dict[str, list[str]] = {}
-    for cell in grid.cells:
-        if cell.seed == grid.seeds[0]:
-            runs.setdefault(cell.run_id, []).append(cell.row)
-    for same in runs.values():
+    for same in grid.alike():
         if len(same) > 1:
             lines.append(f"rows {listed(same)} come to the same settings: they share their runs")
     for row in grid.rows:

@@ -103,7 +103,8 @@ def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:
     """Look up, or measure in a few steps, how long the missing runs take. Nothing is written."""
     states = {cell.run_id: cell_state(folder, cell.run_id) for cell in grid.cells}
     seconds = _known_seconds(grid.cells, folder, states)
-    firsts = set(first_alike(grid).values())
+    alike = grid.alike()
+    firsts = {rows[0] for rows in alike}
     unknown = [
         cell.row
         for cell in grid.cells
@@ -117,15 +118,10 @@ def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:
         configs = {name: grid.row(name).config for name in needed}
         for name, timed in time_rows(configs, baselines, steps=_TIMED_STEPS)["rows"].items():
             seconds.setdefault(name, timed["ms_per_step"] / 1000 * configs[name].trainer.max_steps)
-    for row, first in first_alike(grid).items():
-        seconds.setdefault(row, seconds.get(first))  # None where its steps failed, as its runs may
+    for rows in alike:
+        for row in rows:
+            seconds.setdefault(row, seconds.get(rows[0]))  # None where its steps failed, as its runs may
     return Plan(grid, folder.name, states, seconds, workers)
-
-
-def first_alike(grid: Grid) -> dict[str, str]:
-    """For each row the first of those that come to the same settings, and so to the same runs."""
-    firsts: dict[str, str] = {}
-    return {cell.row: firsts.setdefault(cell.run_id, cell.row) for cell in grid.cells if cell.seed == grid.seeds[0]}
 
 
 def _known_seconds(

@@ -92,6 +92,14 @@ class Grid:
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
 
+    def alike(self) -> list[list[str]]:
+        """The rows, those that come to the same settings, and so to the same runs, together."""
+        rows: dict[str, list[str]] = {}
+        for cell in self.cells:
+            if cell.seed == self.seeds[0]:
+                rows.setdefault(cell.run_id, []).append(cell.row)
+        return list(rows.values())
+
 
 def load_grid(
     name_or_path: str,
