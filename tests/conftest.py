@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of the test runner share two cores
+os.environ.setdefault("MHC_LAB_THREADS", "1")
 if not (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):  # no GPU; torch would take a second to say so
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -40,6 +42,14 @@ SMALLEST = [
     "trainer.max_steps=2",
     "trainer.threads=1",
 ]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """What a test sets ends with it: threads that wait for others on cores that are all in use cost much time."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ _PLAINLY = "mhc_lab.plainly"
 _PLAIN = {"−": "-", "–": "-", "±": "+", "×": "x", "✓": "y", "●": "o", "…": "~", "≤": "<", "≥": ">", "→": ">"}
 BACKENDS = ("auto", "reference", "gpu", "cpu")
 BACKEND_VARIABLE = "MHC_LAB_BACKEND"
+THREADS_VARIABLE = "MHC_LAB_THREADS"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEEP = 2**31 - 1  # bytes at the top of the heap
@@ -48,6 +49,19 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_each(processes: int) -> int:
+    """CPU threads of each of so many processes: MHC_LAB_THREADS, else its part of the cores.
+
+    Raises LabError for a value that is no number of threads.
+    """
+    given = os.environ.get(THREADS_VARIABLE, "")
+    if not given:
+        return max(1, cores() // processes)
+    if not given.isdecimal() or int(given) < 1:
+        raise LabError(f"{THREADS_VARIABLE}={given}: must be a whole number, at least 1")
+    return int(given)
 
 
 def processor() -> str:

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from mhc_lab.config.schema import TrainerConfig
 from mhc_lab.errors import LabError
-from mhc_lab.machine import cores, processor
+from mhc_lab.machine import processor, threads_each
 
 # A rank that waits for one that never comes ends then; torch's own default is half an hour.
 RANK_TIMEOUT = datetime.timedelta(minutes=5)
@@ -80,14 +80,7 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
 
 def threads(config: TrainerConfig) -> int:
     """CPU threads of one process: trainer.threads, else MHC_LAB_THREADS, else this rank's part of the cores."""
-    if config.threads:
-        return config.threads
-    given = os.environ.get("MHC_LAB_THREADS", "")
-    if given:
-        if not given.isdigit() or int(given) < 1:
-            raise LabError(f"MHC_LAB_THREADS={given}: must be a whole number, at least 1")
-        return int(given)
-    return max(1, cores() // config.devices)
+    return config.threads or threads_each(config.devices)
 
 
 def device_name(config: TrainerConfig) -> str:

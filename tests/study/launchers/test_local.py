@@ -11,7 +11,8 @@ from mhc_lab.study.launchers.local import Slot, slots
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """Eight cores, and the GPUs that a test names."""
-    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("MHC_LAB_THREADS")
 
     def with_gpus(*names: str) -> None:
         monkeypatch.setattr(local, "_visible_devices", lambda: list(names))
@@ -25,6 +26,11 @@ def test_on_the_cpu_workers_share_the_cores():
     assert slots(compose(["launcher.workers=20"]))[0].threads == 1
     two_ranks = ["launcher.workers=2", "trainer=ddp", "trainer.accelerator=cpu"]
     assert slots(compose(two_ranks)) == [Slot(None, 2)] * 2
+
+
+def test_threads_as_the_environment_has_them(monkeypatch):
+    monkeypatch.setenv("MHC_LAB_THREADS", "5")
+    assert slots(compose(["launcher.workers=3"])) == [Slot(None, 5)] * 3
 
 
 def test_each_device_in_turn_until_runs_per_device_share_it(machine):

@@ -14,7 +14,7 @@ from pathlib import Path
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.disk import EXIT_DISK_FULL
 from mhc_lab.errors import EXIT_INPUT, LabError
-from mhc_lab.machine import cores, safe_environment
+from mhc_lab.machine import THREADS_VARIABLE, safe_environment, threads_each
 from mhc_lab.run_folder import runs_dir
 from mhc_lab.secrets import STORAGE_VARIABLE
 from mhc_lab.study.child import DEFAULT_TARGET
@@ -49,7 +49,7 @@ def slots(config: RunConfig) -> list[Slot]:
         raise LabError("trainer.accelerator=gpu: no GPU is visible; use trainer=cpu")
     chosen = [visible[index] for index in launcher.devices] or visible
     if not chosen or trainer.accelerator == "cpu":
-        return [Slot(None, _threads(launcher.workers, trainer.devices))] * launcher.workers
+        return [Slot(None, threads_each(launcher.workers * trainer.devices))] * launcher.workers
     if len(chosen) < trainer.devices:
         raise LabError(f"trainer.devices={trainer.devices}: only {len(chosen)} GPUs are there for a run")
     groups = [
@@ -63,7 +63,7 @@ def slots(config: RunConfig) -> list[Slot]:
             f"launcher.workers={count}: {len(places)} runs fit on the GPUs; let more share one with "
             f"launcher.runs_per_device={-(-count // len(groups))}"
         )
-    return [Slot(place, _threads(count, trainer.devices)) for place in places[:count]]
+    return [Slot(place, threads_each(count * trainer.devices)) for place in places[:count]]
 
 
 class LocalLauncher:
@@ -142,13 +142,9 @@ def _start(
 
 def _environment(place: Slot, url: str) -> dict[str, str]:
     threads = str(place.threads)
-    shared = {STORAGE_VARIABLE: url, "MHC_LAB_THREADS": threads, "OMP_NUM_THREADS": threads}
+    shared = {STORAGE_VARIABLE: url, THREADS_VARIABLE: threads, "OMP_NUM_THREADS": threads}
     devices = {} if place.devices is None else {"CUDA_VISIBLE_DEVICES": place.devices}
     return {**safe_environment(), **shared, **devices}
-
-
-def _threads(workers: int, ranks: int) -> int:
-    return max(1, cores() // (workers * ranks))
 
 
 def _visible_devices() -> list[str]:
