@@ -14,6 +14,7 @@ import torch
 from mhc_lab import cli
 from mhc_lab.errors import LabError
 from mhc_lab.files import GRID, RECORD, misfit, own_file, read_json, read_lines
+from mhc_lab.run_folder import RunFolder
 
 GARBAGE: list[bytes] = [
     b"",
@@ -166,4 +167,20 @@ def test_a_shape_says_where_it_does_not_fit() -> None:
     assert misfit({**content, "cells": [], "baseline": True}, GRID) == "'baseline' is of another type"
     words = {"status": "finished", "degenerate": {"spread_perturbed": "x"}}
     assert misfit(words, RECORD) == "'degenerate.spread_perturbed' is of another type"
+    for large in ({"environment": {"threads": 2**63}}, {"cost": {"parameters": -(2**70)}}, {"seed": 2**70}):
+        assert "larger than any such number" in misfit({"status": "finished", **large}, RECORD)
+    assert misfit({"status": "finished", "cost": {"parameters": 1e308}}, RECORD)
     assert misfit({"status": "../../etc"}, RECORD) == "'status' is none of diverged, failed, finished, killed, pruned"
+
+
+def test_a_record_may_lack_all_but_its_status(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that says finished and has no loss is told as failed, and run again."""
+    (run,) = (results / "runs").glob("mhc-*")
+    for status in ("failed", "killed", "diverged", "finished"):
+        (run / "record.json").write_text(json.dumps({"status": status, "ended": None, "seconds": None}))
+        for command in (["status", "g"], ["runs"], ["export", "g", "--format", "md"]):
+            check(cli.main([*command, "--results", str(results)]), capsys.readouterr().err, f"{status}: {command[0]}")
+    record = RunFolder(run).record()
+    assert record is not None
+    assert record["status"] == "failed"
+    assert not RunFolder(run).ended()

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from mhc_lab.config import compose
 from mhc_lab.config.compose import options
 from mhc_lab.config.schema import GROUPS
 from mhc_lab.errors import LabError
-from mhc_lab.machine import cores, existing
+from mhc_lab.machine import can_be_written, cores, existing
 from mhc_lab.residual.registry import ENTRY_POINT_GROUP
 
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}  # GHSA-w37p-236h-pfx3
@@ -61,7 +60,7 @@ def examine(
         ("worker", lambda: _tried(tries.worker(results))),
     )
     findings: list[Finding] = []
-    for name, check in checks + (in_folder if _can_be_written(results) else ()):
+    for name, check in checks + (in_folder if can_be_written(results) else ()):
         for finding in _unbroken(name, check):
             findings.append(finding)
             if say is not None:
@@ -157,18 +156,10 @@ def machine(results: Path) -> Iterator[Finding]:
 
 def writable(results: Path) -> Iterator[Finding]:
     """Whether `results` can be written; it is not made."""
-    if _can_be_written(results):
+    if can_be_written(results):
         yield Finding("ok", f"{results} can be written")
     else:
         yield Finding("problem", f"{results} cannot be written (in {existing(results)}): choose another --results")
-
-
-def _can_be_written(results: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=existing(results)):
-            return True
-    except OSError:
-        return False
 
 
 def _tried(found: Iterator[tuple[bool, str]]) -> Iterator[Finding]:
@@ -232,7 +223,7 @@ def tracking(results: Path, config_dir: Path | None, uri: str | None) -> Iterato
     try:
         if made:
             prepare_store(store, settings.experiment, results)
-        elif _can_be_written(results):
+        elif can_be_written(results):
             tries.store(results)
     except errors() as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -15,6 +15,7 @@ from mhc_lab.errors import LabError
 
 REPEAT = "remove it and repeat the command that made it"
 _LARGEST = 256 * 2**20  # bytes: a record has kilobytes, the study of 100,000 cells 20 MB
+_INTEGERS_END = 2**63  # of a table's whole numbers
 _LONGEST_LINE = 16 * 2**20  # a probe of large models
 
 
@@ -51,21 +52,22 @@ MODES = frozenset({"dynamic", "static", "fixed"})
 TEXT: Any = (str, type(None))
 NUMBER: Any = (int, float)
 _MEASURED: Any = (int, float, type(None))
+_COUNT: Any = (int, type(None))
 _DEGENERATE = {"spread_perturbed": Maybe(_MEASURED), "spread_step10": Maybe(_MEASURED), "degenerate": Maybe(bool)}
 _ENVIRONMENT = {
     **dict.fromkeys(
         ("python", "torch", "lightning", "platform", "device", "backend", "strategy", "mhc_lab"), Maybe(TEXT)
     ),
-    "threads": Maybe((int, type(None))),
+    "threads": Maybe(_COUNT),
 }
 RECORD = {
     "status": frozenset(get_args(Status)),
     "reason": Maybe(TEXT),
     "metrics": Maybe(MapOf(_MEASURED)),
-    "cost": Maybe(MapOf(_MEASURED)),
+    "cost": Maybe(MapOf(_COUNT)),
     "degenerate": Maybe(OrNull(_DEGENERATE)),
     "environment": Maybe(_ENVIRONMENT),
-    "seed": Maybe((int, type(None))),
+    "seed": Maybe(_COUNT),
     "started": Maybe(TEXT),
     "ended": Maybe(TEXT),
     "seconds": Maybe(_MEASURED),
@@ -204,7 +206,7 @@ def misfit(content: Any, shape: Any, place: str = "") -> str:
             return f"{where} is no list"
         return next((w for i, value in enumerate(content) if (w := misfit(value, shape[0], _join(place, i)))), "")
     if isinstance(shape, AtLeast):
-        fits = isinstance(content, int) and not isinstance(content, bool) and content >= shape.low
+        fits = isinstance(content, int) and not isinstance(content, bool) and shape.low <= content < _INTEGERS_END
         return "" if fits else f"'{where}' is no whole number, at least {shape.low}"
     if isinstance(shape, frozenset):
         return (
@@ -213,6 +215,8 @@ def misfit(content: Any, shape: Any, place: str = "") -> str:
     kinds: tuple[type, ...] = shape if isinstance(shape, tuple) else (shape,)
     if isinstance(content, bool) and bool not in kinds:
         return f"'{where}' is of another type"
+    if isinstance(content, int) and not -_INTEGERS_END <= content < _INTEGERS_END:
+        return f"'{where}' is larger than any such number"
     return "" if isinstance(content, kinds) else f"'{where}' is of another type"
 
 

@@ -102,3 +102,18 @@ def safe_environment() -> dict[str, str]:
 def existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     return next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())
+
+
+def can_be_written(results: Path) -> bool:
+    """Whether files can be written in a folder that may not be there yet; it is not made."""
+    try:
+        with tempfile.TemporaryFile(dir=existing(results)):
+            return True
+    except OSError:
+        return False
+
+
+def refuse_unwritable(results: Path) -> None:
+    """LabError where `results` cannot be written: before the minutes are spent whose result would be lost."""
+    if not can_be_written(results):
+        raise LabError(f"{results}: cannot be written (in {existing(results)}): choose another --results")

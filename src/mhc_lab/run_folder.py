@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import re
 import socket
@@ -98,8 +99,15 @@ class RunFolder:
         return config
 
     def record(self) -> dict[str, Any] | None:
-        """How the run ended, or None while it has not."""
-        return read_json(self.record_file, RECORD)
+        """How the run ended, or None while it has not. One that says finished and has no loss failed."""
+        content = read_json(self.record_file, RECORD)
+        if content is None:
+            return None
+        record = {"reason": None, "metrics": {}, "cost": {}, **content, "seconds": content.get("seconds") or 0.0}
+        loss = record["metrics"].get("val_loss")
+        if record["status"] == "finished" and (loss is None or not math.isfinite(loss)):
+            record |= {"status": "failed", "reason": "its record.json has no finite validation loss: run it again"}
+        return record
 
     def ended(self) -> bool:
         """Whether there is a result that need not be computed again (finished or diverged)."""

@@ -147,7 +147,7 @@ def _run(folder: RunFolder, users: dict[str, list[str]]) -> Run:
         variant=variant,
         seed=record.get("seed"),
         val_loss=record.get("metrics", {}).get("val_loss"),
-        ended=record.get("ended", ""),
+        ended=record.get("ended") or "",
         size=sum(file.lstat().st_size for file in folder.path.rglob("*")),
         studies=tuple(users.get(folder.run_id, ())),
     )

@@ -147,6 +147,8 @@ MISTAKES = [
     (["sinkhorn", "--seed", "99999999999999999999"], "--seed 1e+20: must be from 0 to"),
     (["sinkhorn", "--name", "../x"], "letters, digits"),
     (["sinkhorn", "--name", 300 * "x"], "at most 100 characters"),
+    (["sinkhorn", "--results", "file/inside"], "file/inside: cannot be written"),
+    (["retarget", "nowhere", "--results", "file/inside"], "file/inside: cannot be written"),
 ]
 
 
@@ -155,6 +157,7 @@ MISTAKES = [
 )
 def test_a_mistake_is_one_line(arguments, says, trained_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     folders = {"IDENTITY": "identity", "HC": "hc", "MHC": "mhc", "EDITED": "mhc", "EMPTY": "mhc"}
     for name in set(arguments) & set(folders):
         shutil.copytree(trained_run(f"residual={folders[name]}").path, name)

@@ -102,7 +102,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = RunFolder.create(Path("results"), config, corpus_fingerprint(config))
     folder.checkpoint_file.write_text("weights")
     folder.metrics_file.write_text('{"step": 1, "train_loss": 1.0}\n')
-    folder.write_record({"run_id": run_id(config, corpus_fingerprint(config)), "status": "finished"})
+    folder.write_record(
+        {"run_id": run_id(config, corpus_fingerprint(config)), "status": "finished", "metrics": {"val_loss": 1.0}}
+    )
     return tmp_path
 
 

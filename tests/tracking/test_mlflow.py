@@ -237,7 +237,7 @@ def work(folder):
         with folder.metrics_file.open("a") as out:
             out.write(json.dumps({"step": step, "grad_norm": 1.0}) + chr(10))
         assert push(folder)
-    folder.write_record({"status": "finished"})
+    folder.write_record({"status": "finished", "metrics": {"val_loss": 1.0}})
     assert push(folder)
 
 

@@ -13,6 +13,7 @@ from mhc_lab.analysis.retarget import retarget as evaluations
 from mhc_lab.analysis.trained import open_run
 from mhc_lab.analysis.words import chosen, iterations
 from mhc_lab.errors import LabError
+from mhc_lab.machine import refuse_unwritable
 
 T_MAX = "1,2,3,5,8,13,20,40"
 
@@ -35,6 +36,7 @@ def retarget(
     t_maxes = iterations("--t-max", t_max or T_MAX)
     precisions = chosen("--dtype", dtype or ",".join(PRECISIONS), PRECISIONS)
     asked = chosen("--algorithms", algorithms, ITERATED) if algorithms else []
+    refuse_unwritable(results)
     trained = open_run(run)
     if t_max or asked or dtype:
         trained.require_sinkhorn()

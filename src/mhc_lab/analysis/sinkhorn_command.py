@@ -16,6 +16,7 @@ from mhc_lab.analysis.trained import open_run
 from mhc_lab.analysis.words import chosen, within
 from mhc_lab.config.schema import MAX_SEED
 from mhc_lab.errors import LabError, shown
+from mhc_lab.machine import refuse_unwritable
 from mhc_lab.run_folder import FOLDER_NAME
 
 MOST_NUMBERS = 4_000_000  # of logits by default, so that the command takes seconds
@@ -45,6 +46,7 @@ class Options:
 def sinkhorn(options: Options) -> Path:
     """Measure, print, write; the folder written to. Raises LabError for what the user can mend."""
     _check(options)
+    refuse_unwritable(options.results)
     precisions = chosen("--dtype", options.dtype or ",".join(PRECISIONS), PRECISIONS)
     found, rows, name, title = (_of_run if options.checkpoint else _of_draws)(options, precisions)
     content = {**found, "rows": rows, "gains_from": _gains_from(found), "provenance": provenance()}

@@ -12,6 +12,7 @@ from mhc_lab.bench.day import run_day
 from mhc_lab.bench.options import Options
 from mhc_lab.bench.run import Found, run_ops
 from mhc_lab.errors import LabError
+from mhc_lab.machine import refuse_unwritable
 
 NEEDS_ALL = (
     "needs the whole package (pip install mhc-lab); `bench ops` and `bench correctness` need torch and triton alone"
@@ -21,6 +22,7 @@ NEEDS_ALL = (
 def bench(options: Options) -> None:
     """Run one benchmark and write results/bench/<device>/<what>.json and .md. Raises LabError for what cannot be."""
     options.check()
+    refuse_unwritable(options.results)
     if options.what == "ops":
         _ops(options)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -196,10 +195,4 @@ def _outcome(record: dict[str, Any] | None) -> dict[str, Any]:
         values = record.get(part) or {}
         flat |= {key: values.get(key) for key in keys}
     flat["degenerate"] = bool((record.get("degenerate") or {}).get("degenerate"))
-    if flat["status"] == "finished" and not _is_finite(flat["val_loss"]):
-        return flat | {"status": "failed", "reason": "its record.json has no finite validation loss: run it again"}
     return flat
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
