@@ -28,6 +28,8 @@ TINY = ["tracking=none", "model.blocks=1", "model.dim=16", "model.heads=2", "mod
 VALUES = ["0", "1", "-1", "2.5", "1e3", "1e400", "nan", "on", "off", "null", "", "[]", "[1,2]", "{a: 1}", "010",
           "~", "${seed}", "${oc.env:HOME}", "../../x", "a" * 300, "ü", "\x00", "0x1F", "1_000", "true"]  # fmt: skip
 JSON_VALUES: list[Any] = [None, [], {}, "x", -1, 1e400, True, "../../../etc", [[1]], {"a": None}, 2**70, "\u0000", ""]
+LARGE: list[Any] = [0, 2**63, -(2**70), 1e308, 5e-324, "1", "nan", False, [1], "=x", "a\nb", "x" * 5000]
+_GONE = object()
 
 
 def answered(code: int, err: str, what: str) -> None:
@@ -92,6 +94,32 @@ def test_damaged_folders(studied: Path, tmp_path: Path, capsys: pytest.CaptureFi
         code = cli.main([*command, "--results", str(results)])
         answered(code, capsys.readouterr().err, f"{what}: {' '.join(command)}")
         shutil.rmtree(results)
+
+
+@pytest.mark.parametrize("name", ["g/study.json", "g/timing.json", "record.json", "metrics.jsonl", "gains.jsonl"])
+def test_every_place_in_turn(name: str, studied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each value of a file, and the last line of a log, replaced by each of many, and taken away."""
+    results = tmp_path / "results"
+    shutil.copytree(studied / "results", results)
+    (run,) = (results / "runs").glob("mhc-*")
+    file = results / name if "/" in name else run / name
+    *before, text = file.read_text().rstrip("\n").split("\n") if name.endswith("l") else [file.read_text()]
+    drawn = name.endswith("l")  # the others are numbers of tables
+    commands = [["status", "g"], ["runs"], ["export", "g", "--format", "html" if drawn else "md,csv"],
+                ["ablate", str(studied / "g.yaml"), "--dry-run"]]  # fmt: skip
+    for index, (_, key) in enumerate(places(json.loads(text))):
+        for value in (*JSON_VALUES, *LARGE, _GONE):
+            changed = json.loads(text)
+            holder, same = list(places(changed))[index]
+            assert same == key
+            if value is not _GONE:
+                holder[key] = value
+            elif isinstance(holder, dict):
+                del holder[key]
+            file.write_text("\n".join([*before, json.dumps(changed)]) + "\n")
+            for command in commands:
+                code = cli.main([*command, "--results", str(results)])
+                answered(code, capsys.readouterr().err, f"{name}: {key} = {str(value)[:30]}: {command[0]}")
 
 
 def keys() -> list[str]:

@@ -26,10 +26,11 @@ def warnings(study: Study) -> list[str]:
         if not (study.row_cells(baseline)["status"] == "finished").any():
             lines.append(f"the baseline {baseline} has no finished run: no gaps to it")
     timing = study.timing or {}
-    if timing.get("load", 0.0) > BUSY * timing.get("cores", 1):
+    load, cores = timing.get("load", 0.0), timing.get("cores", 1)
+    if load > BUSY * cores:
         lines.append(
-            f"the machine was busy before the rows were timed (load {timing['load']:.1f} on {timing['cores']} cores): "
-            "times are not to be relied on"
+            f"the machine was busy before the rows were timed (load {load:.1f} on {cores} cores): times are "
+            "not to be relied on"
         )
     return lines + mixture_lines(mixtures(study))
 
