@@ -115,7 +115,7 @@ def test_a_run_without_result(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     record = {"status": status, "reason": "out of memory", "metrics": {"steps": 7}}
-    monkeypatch.setattr("mhc_lab.training.run.launch", lambda *_, **__: record)
+    monkeypatch.setattr("mhc_lab.training.launch.launch", lambda *_, **__: record)
     assert cli.main(["train", "data=synthetic", "tracking=none", "--results", str(tmp_path)]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
@@ -163,7 +163,7 @@ def test_a_diverged_run_is_no_success(
         folder.write_record({**record, "code_fingerprint": code_fingerprint()})
         return record
 
-    monkeypatch.setattr("mhc_lab.training.run.launch", launch)
+    monkeypatch.setattr("mhc_lab.training.launch.launch", launch)
     command = ["train", "data=synthetic", "tracking=none", "--results", str(tmp_path)]
     for _ in range(2):  # the second takes the result that is there
         assert cli.main(command) == 3

@@ -620,8 +620,8 @@ def _train(results: Path, config: RunConfig, fingerprint: str) -> bool:
     from mhc_lab.tracking.mlflow import start_run
     from mhc_lab.tracking.store import resolve_uri
     from mhc_lab.training.joining import check_started, join
-    from mhc_lab.training.run import launch
-    from mhc_lab.training.strategy import accelerator, global_rank
+    from mhc_lab.training.launch import launch
+    from mhc_lab.training.placement import accelerator, global_rank
 
     # Mistakes of place come to light before anything is written.
     check_started(config)

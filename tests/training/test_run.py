@@ -11,7 +11,8 @@ import torch
 
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, EXIT_RUNS_FAILED, LabError
 from mhc_lab.training import module as training_module
-from mhc_lab.training.run import EXIT_INTERRUPTED, failure_reason, launch, main, run
+from mhc_lab.training.launch import launch
+from mhc_lab.training.run import EXIT_INTERRUPTED, failure_reason, main, run
 
 COMMAND = [sys.executable, "-m", "mhc_lab.training.run"]
 

@@ -6,13 +6,11 @@ import os
 import time
 from typing import Any
 
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-
 from mhc_lab.config.compose import to_dict
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder
-from mhc_lab.training.strategy import ranks
+from mhc_lab.training.placement import ranks, under_torchrun
 
 JOIN_SECONDS = 60.0  # nodes of one job are seconds apart, and a shared file system may lag
 _POLL_SECONDS = 0.2
@@ -20,7 +18,7 @@ _POLL_SECONDS = 0.2
 
 def check_started(config: RunConfig) -> None:
     """LabError where torchrun has started another number of processes than the run has ranks."""
-    if not TorchElasticEnvironment.detect():
+    if not under_torchrun():
         return
     started, wanted = int(os.environ["WORLD_SIZE"]), ranks(config.trainer)
     if started != wanted:

@@ -23,7 +23,7 @@ from mhc_lab.training.callbacks.metrics import Metrics
 from mhc_lab.training.callbacks.probes import Probes
 from mhc_lab.training.callbacks.spikes import Spikes
 from mhc_lab.training.degenerate import verdict
-from mhc_lab.training.strategy import accelerator, device_name, ranks, threads
+from mhc_lab.training.placement import accelerator, device_name, ranks, threads
 
 PROBED = (
     "gain_forward",

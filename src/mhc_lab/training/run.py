@@ -6,9 +6,6 @@ python -m mhc_lab.training.run <folder> [--progress]
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -22,15 +19,14 @@ from typing import Any
 import torch
 from filelock import Timeout
 from lightning import Trainer
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.disk import DiskFull, is_disk_full
-from mhc_lab.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
+from mhc_lab.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
 from mhc_lab.kernel_cache import cold
-from mhc_lab.machine import keep_freed_memory, safe_environment, speak_anyway
+from mhc_lab.machine import keep_freed_memory, speak_anyway
 from mhc_lab.models.cost import cost
 from mhc_lab.ops.warm_up import COMPILING, make_ready
 from mhc_lab.residual import registry
@@ -43,7 +39,7 @@ from mhc_lab.training.callbacks.memory import PeakMemory
 from mhc_lab.training.callbacks.metrics import Metrics
 from mhc_lab.training.callbacks.mirror import Mirror
 from mhc_lab.training.callbacks.probes import Probes
-from mhc_lab.training.callbacks.process import Killed, ProcessSettings, interruptible
+from mhc_lab.training.callbacks.process import ProcessSettings
 from mhc_lab.training.callbacks.progress import ProgressDisplay
 from mhc_lab.training.callbacks.pruning import Pruned, Pruning
 from mhc_lab.training.callbacks.spikes import Spikes
@@ -51,14 +47,15 @@ from mhc_lab.training.callbacks.steps import StepLog
 from mhc_lab.training.callbacks.time_limit import OutOfTime, TimeLimit
 from mhc_lab.training.clock import StepClock
 from mhc_lab.training.degenerate import perturbed_spread
+from mhc_lab.training.interrupts import Killed, interruptible
 from mhc_lab.training.module import ResidualLM
+from mhc_lab.training.placement import accelerator, global_rank, threads
 from mhc_lab.training.record import Measured, build_record
-from mhc_lab.training.strategy import accelerator, global_rank, ranks, threads, trainer_arguments
+from mhc_lab.training.strategy import trainer_arguments
 
 code_fingerprint()  # of the code as it is imported: what a record is stamped with, whatever is edited meanwhile
 
 REASON_LENGTH = 300
-STOP_SECONDS = 20  # that several processes get to record their end
 
 
 def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> d
     mend: a corpus or device that is not there, a folder that another process works on.
 
     With several devices this must be the main module's doing, as Lightning starts the other ranks by running
-    sys.argv again; see `launch`.
+    sys.argv again; see `training.launch`.
     """
     config = folder.config()
     if config.residual.plugin:
@@ -110,41 +107,6 @@ def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> d
 def run_judged(folder: RunFolder) -> dict[str, Any]:
     """`run` for a worker that may prune it."""
     return run(folder, judged=True)
-
-
-def launch(folder: RunFolder, *, progress: bool = False) -> dict[str, Any]:
-    """`run`, in this process where it is the only rank or one that torchrun started, else in processes of its own."""
-    config = folder.config()
-    if ranks(config.trainer) == 1 or TorchElasticEnvironment.detect():
-        return run(folder, progress=progress)
-    accelerator(config.trainer)
-    started = datetime.now(UTC)
-    command = [sys.executable, "-m", "mhc_lab.training.run", str(folder.path), *(["--progress"] if progress else [])]
-    # A session of its own, so that what hangs can be ended whole.
-    with subprocess.Popen(command, start_new_session=True, env=safe_environment()) as process:
-        try:
-            with interruptible():
-                code = process.wait()
-        except Killed:
-            process.terminate()
-            try:
-                code = process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                code = process.wait()
-    record = folder.record()
-    if code == EXIT_INPUT:
-        raise LabError(f"{folder.path}: could not be run; the reason stands above")
-    if global_rank(config.trainer) > 0:  # the first rank records, and may still be at it
-        outcomes: dict[int, Status] = {EXIT_OK: "finished", EXIT_INTERRUPTED: "killed"}
-        reason = None if code == EXIT_OK else "the reason stands above"
-        return build_record(folder, config, Measured(started), outcomes.get(code, "failed"), reason)
-    if record is None:
-        record = build_record(folder, config, Measured(started), "failed", f"its process ended with code {code}")
-        folder.write_record(record)
-        if config.tracking.backend == "mlflow":
-            mlflow.push(folder)
-    return record
 
 
 def failure_reason(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from mhc_lab.run_folder import RunFolder, runs_dir, write_json
 from mhc_lab.training.clock import StepClock
 from mhc_lab.training.module import Batch, build_model, clip_gradients, next_token_loss
 from mhc_lab.training.optim import build_optimizer
-from mhc_lab.training.strategy import accelerator, device_name, threads
+from mhc_lab.training.placement import accelerator, device_name, threads
 from mhc_lab.units import duration
 
 WARM_UP = 3  # steps of each model that are not timed

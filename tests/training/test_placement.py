@@ -1,9 +1,12 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from mhc_lab.config.schema import TrainerConfig
 from mhc_lab.errors import LabError
-from mhc_lab.training.strategy import accelerator, global_rank, threads
+from mhc_lab.training.placement import accelerator, global_rank, threads
 
 
 def test_a_gpu_that_is_not_there_is_the_users_to_mend(monkeypatch):
@@ -39,3 +42,11 @@ def test_the_rank_of_a_single_device_run_is_0_whatever_its_job_says(monkeypatch)
     monkeypatch.setenv("NODE_RANK", "2")
     assert global_rank(TrainerConfig()) == 0
     assert global_rank(TrainerConfig(devices=2, num_nodes=3, strategy="ddp")) == 5
+
+
+def test_a_run_in_processes_of_its_own_begins_without_importing_lightning():
+    code = (
+        "import sys; import mhc_lab.training.launch, mhc_lab.training.joining; "
+        "assert not {'lightning', 'numba'} & {*sys.modules}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
