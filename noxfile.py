@@ -10,7 +10,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"  # pip honours constraints.txt everywhere; see README, "Installing"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint", "types", "resolve", "kernels"]
+nox.options.sessions = ["tests", "checks"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
 PIP = ("-q", "--no-compile")  # Python compiles what is imported: a third of the time of an installation
@@ -30,6 +30,24 @@ def run_tests(session: nox.Session) -> None:
     environment = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     session.run("python", "-m", "mhc_lab.ops.warm_up", env=environment)  # once, not by both at the same time
     session.run("pytest", *shared, *session.posargs, env=environment)
+
+
+def run_lint(session: nox.Session) -> None:
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+def run_types(session: nox.Session) -> None:
+    session.run("mypy")
+
+
+def run_resolve(session: nox.Session) -> None:
+    for python in PYTHONS:
+        resolved(session, "--python-version", python, *CONSTRAINTS, "--all-extras")
+
+
+def run_kernels(session: nox.Session) -> None:
+    session.run("pytest", "-m", "kernels", *session.posargs)
 
 
 def resolved(session: nox.Session, *arguments: str) -> list[str]:
@@ -66,33 +84,40 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
-def kernels(session: nox.Session) -> None:
-    """Every Triton kernel compiled for every GPU that we name: none spills, each fits."""
-    install(session, "test")
-    session.run("pytest", "-m", "kernels", *session.posargs)
+def checks(session: nox.Session) -> None:
+    """What else every change must pass, in one environment: lint, types, resolve, kernels."""
+    install(session, "test", "types")
+    session.install(*PIP, *CONSTRAINTS, "ruff", "uv")
+    for check in (run_lint, run_types, run_resolve, run_kernels):
+        check(session)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """ruff: rules and format."""
     session.install(*PIP, *CONSTRAINTS, "ruff")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    run_lint(session)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict over the package."""
     install(session, "types")
-    session.run("mypy")
+    run_types(session)
 
 
 @nox.session
 def resolve(session: nox.Session) -> None:
     """constraints.txt can be installed from the public index on every Python that we name; downloads metadata only."""
     session.install(*PIP, *CONSTRAINTS, "uv")
-    for python in PYTHONS:
-        resolved(session, "--python-version", python, *CONSTRAINTS, "--all-extras")
+    run_resolve(session)
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Every Triton kernel compiled for every GPU that we name: none spills, each fits."""
+    install(session, "test")
+    run_kernels(session)
 
 
 @nox.session
