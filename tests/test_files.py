@@ -170,6 +170,9 @@ def test_a_shape_says_where_it_does_not_fit() -> None:
     for large in ({"environment": {"threads": 2**63}}, {"cost": {"parameters": -(2**70)}}, {"seed": 2**70}):
         assert "larger than any such number" in misfit({"status": "finished", **large}, RECORD)
     assert misfit({"status": "finished", "cost": {"parameters": 1e308}}, RECORD)
+    for moment in ("../../etc", "", "2026-01-01T00:00:00", "1969-12-31T23:59:59+00:00", 0):
+        assert misfit({"status": "finished", "ended": moment}, RECORD) == "'ended' is no time"
+    assert not misfit({"status": "finished", "ended": "2026-01-01T00:00:00+00:00", "started": None}, RECORD)
     assert misfit({"status": "../../etc"}, RECORD) == "'status' is none of diverged, failed, finished, killed, pruned"
 
 

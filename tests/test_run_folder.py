@@ -30,7 +30,7 @@ def test_ended_means_finished_or_diverged(tmp_path: Path, tiny: Callable[..., Ru
     folder = RunFolder.create(tmp_path, tiny(), "corpus")
     assert not folder.ended()
     for status, ended in {"finished": True, "diverged": True, "failed": False, "killed": False}.items():
-        folder.write_record({"status": status})
+        folder.write_record({"status": status, "metrics": {"val_loss": 1.0}})
         assert folder.ended() is ended
 
 

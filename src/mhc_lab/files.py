@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -47,6 +48,11 @@ class AtLeast:
     low: int
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A time in ISO 8601 with its zone, since 1970."""
+
+
 Status = Literal["finished", "diverged", "pruned", "failed", "killed"]
 MODES = frozenset({"dynamic", "static", "fixed"})
 TEXT: Any = (str, type(None))
@@ -68,8 +74,8 @@ RECORD = {
     "degenerate": Maybe(OrNull(_DEGENERATE)),
     "environment": Maybe(_ENVIRONMENT),
     "seed": Maybe(_COUNT),
-    "started": Maybe(TEXT),
-    "ended": Maybe(TEXT),
+    "started": Maybe(OrNull(Moment())),
+    "ended": Maybe(OrNull(Moment())),
     "seconds": Maybe(_MEASURED),
     "probe_seconds": Maybe(_MEASURED),
     "probe_fraction": Maybe(_MEASURED),
@@ -118,6 +124,7 @@ TIMING = {
         }
     ),
 }
+BEGUN = {"host": str, "pid": int, "since": Moment()}
 MLFLOW = {
     "uri": str,
     "experiment": str,
@@ -208,6 +215,8 @@ def misfit(content: Any, shape: Any, place: str = "") -> str:
     if isinstance(shape, AtLeast):
         fits = isinstance(content, int) and not isinstance(content, bool) and shape.low <= content < _INTEGERS_END
         return "" if fits else f"'{where}' is no whole number, at least {shape.low}"
+    if isinstance(shape, Moment):
+        return "" if _is_moment(content) else f"'{where}' is no time"
     if isinstance(shape, frozenset):
         return (
             "" if isinstance(content, str) and content in shape else f"'{where}' is none of {', '.join(sorted(shape))}"
@@ -218,6 +227,14 @@ def misfit(content: Any, shape: Any, place: str = "") -> str:
     if isinstance(content, int) and not -_INTEGERS_END <= content < _INTEGERS_END:
         return f"'{where}' is larger than any such number"
     return "" if isinstance(content, kinds) else f"'{where}' is of another type"
+
+
+def _is_moment(content: Any) -> bool:
+    try:
+        moment = datetime.fromisoformat(content)
+    except (TypeError, ValueError):
+        return False
+    return moment.tzinfo is not None and 1970 < moment.year < 9999  # whatever the zone, a time that MLflow takes
 
 
 def _join(place: str, key: object) -> str:

@@ -31,7 +31,7 @@ from mhc_lab.config.compose import from_dict, read_yaml, to_dict
 from mhc_lab.config.run_id import code_fingerprint, run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
-from mhc_lab.files import GAINS_LINE, METRICS_LINE, RECORD, Status, own_file, read_json, read_lines
+from mhc_lab.files import BEGUN, GAINS_LINE, METRICS_LINE, RECORD, Status, own_file, read_json, read_lines
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")  # of a study or an analysis, fit for every file system
 ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; the others are run again where one is asked for
@@ -137,7 +137,7 @@ class RunFolder:
     def begun(self) -> dict[str, Any] | None:
         """What `begin` noted; None where nobody did, or the note is damaged, which matters to nobody."""
         try:
-            return read_json(self.begun_file, {"host": str, "pid": int, "since": str})
+            return read_json(self.begun_file, BEGUN)
         except LabError:
             return None
 

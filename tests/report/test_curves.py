@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mhc_lab.errors import LabError
 from mhc_lab.report.curves import last_probes, training
 from mhc_lab.report.frame import load
 
@@ -63,6 +64,41 @@ def test_a_probe_longer_than_a_block_is_read_whole(written: tuple[Any, Path, Pat
     padded = {**json.loads(probe(20)), "more": [0.25] * 60_000}
     (finished / "gains.jsonl").write_text(probe(10) + "\n" + json.dumps(padded) + "\n")
     assert last_probes(study)["identity"][0].step == 20
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spread": None},
+        {"gain_forward": []},
+        {"h_res": [], "h_res_composite": []},
+        {"h_res": [[1.0, 0.0]] * 3},
+        {"h_res": [[[1.0, 0.0]]] * 3},
+        {"composite_gain_backward": [[1.0]] * 3},
+        {"spread": [1.0, 2.0]},
+        {"gain_backward": "x"},
+    ],
+)
+def test_a_probe_without_a_value_for_each_layer_is_damaged(
+    wrong: dict[str, Any], written: tuple[Any, Path, Path]
+) -> None:
+    study, finished, _ = written
+    (finished / "gains.jsonl").write_text(json.dumps({**json.loads(probe(20)), **wrong}) + "\n")
+    with pytest.raises(LabError, match=r"gains.jsonl: is damaged .*: remove it"):
+        last_probes(study)
+
+
+def test_probes_of_one_row_are_alike(study: Any) -> None:
+    study.row("identity", [2.5, 2.6])
+    first, second = (study.results / "runs" / cell["run_id"] for cell in study.spec["cells"])
+    loaded = load(study.save(), "demo")
+    (first / "gains.jsonl").write_text(probe(20) + "\n")
+    shorter = {key: value[:2] if isinstance(value, list) else value for key, value in json.loads(probe(20)).items()}
+    (second / "gains.jsonl").write_text(json.dumps(shorter) + "\n")
+    with pytest.raises(
+        LabError, match=r"row identity: .* hold 2 layers of 2 streams and 3 layers of 2 streams: one is"
+    ):
+        last_probes(loaded)
 
 
 def test_runs_that_wrote_nothing_have_no_curves(written: tuple[Any, Path, Path]) -> None:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mhc_lab.files import GAINS_LINE, damaged, misfit, own_file
+from mhc_lab.errors import LabError
+from mhc_lab.files import GAINS_LINE, REPEAT, damaged, misfit, own_file
 from mhc_lab.report.frame import Study
 from mhc_lab.run_folder import ENDED, RunFolder
 
@@ -50,8 +51,14 @@ def training(study: Study) -> dict[str, dict[int, Training]]:
 
 
 def last_probes(study: Study) -> dict[str, dict[int, Probe]]:
-    """By row and seed, of the runs that finished."""
-    return _by_row(study, _last_probe, ("finished",))
+    """By row and seed, of the runs that finished. Raises LabError where those of a row are not alike."""
+    found = _by_row(study, _last_probe, ("finished",))
+    for row, probes in found.items():
+        shapes = {probe.h_res.shape for probe in probes.values()}
+        if len(shapes) > 1:
+            told = " and ".join(f"{layers} layers of {n} streams" for layers, n, _ in sorted(shapes))
+            raise LabError(f"{study.runs}: row {row}: gains.jsonl of its runs hold {told}: one is damaged; {REPEAT}")
+    return found
 
 
 def _by_row(
@@ -86,6 +93,10 @@ def _last_probe(folder: RunFolder) -> Probe | None:
         arrays = {name: np.array(line[name], dtype=np.float64) for name in Probe.__dataclass_fields__ if name != "step"}
     except (TypeError, ValueError) as error:
         raise damaged(folder.gains_file, "its last line holds what are no matrices") from error
+    layers, n = (*arrays["h_res"].shape, 0, 0)[:2]
+    for name, array in arrays.items():
+        if not layers or array.shape != ((layers, n, n) if name.startswith("h_res") else (layers,)):
+            raise damaged(folder.gains_file, f"its last line has no value for each layer in {name}")
     return Probe(step=line["step"], **arrays)
 
 

@@ -40,11 +40,8 @@ def _whereabouts(folder: RunFolder) -> str:
     begun = folder.begun()
     if begun is None:
         return ""
-    try:
-        since = datetime.datetime.fromisoformat(begun["since"])
-        seconds = (datetime.datetime.now(datetime.UTC) - since).total_seconds()
-    except (ValueError, TypeError):
-        return ""
+    since = datetime.datetime.fromisoformat(begun["since"])
+    seconds = (datetime.datetime.now(datetime.UTC) - since).total_seconds()
     return (
         f"on {begun['host']} (pid {begun['pid']}) for {duration(max(0.0, seconds))}, "
         f"at step {folder.logged_steps()} of {folder.config().trainer.max_steps}"

@@ -189,10 +189,5 @@ def _run(cell: dict[Any, Any], base: dict[int, float]) -> Run:
 
 
 def _moment(text: object) -> str:
-    """2026-01-31 09:30 of an ISO time; what a run wrote otherwise stands as it is."""
-    if not isinstance(text, str):
-        return BLANK
-    try:
-        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"
-    except ValueError:
-        return text
+    """2026-01-31 09:30 of an ISO time."""
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}" if isinstance(text, str) else BLANK
