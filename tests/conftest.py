@@ -53,6 +53,12 @@ def threads_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def smallest() -> list[str]:
+    """Overrides of a run that takes next to nothing; the first turns tracking off."""
+    return SMALLEST
+
+
+@pytest.fixture(scope="session")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with g.yaml, a grid of identity and mhc, and with its results; to be read, or copied."""
     place = tmp_path_factory.mktemp("studied")

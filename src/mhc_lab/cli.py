@@ -672,7 +672,7 @@ def _disk_full(error: Exception) -> bool:
     from mhc_lab.disk import DiskFull, is_disk_full
 
     place = Path(str(getattr(error, "filename", None) or "."))
-    if not is_disk_full(error, place):
+    if not is_disk_full(error):
         return False
     print(f"error: {DiskFull(place.absolute())}", file=sys.stderr)
     return True

@@ -83,14 +83,14 @@ def test_gains_within_rounding_do_not_fill_the_axis(maker: MaterialMaker) -> Non
     assert low < 0.99 < 1.01 < high
 
 
-@pytest.mark.parametrize("scale", [1e-9, 1e9, 0.0, np.nan, np.inf])
+@pytest.mark.parametrize("scale", [1e-9, 1e9, 1e-308, 1e308, 0.0, np.nan, np.inf])
 def test_any_gain_leaves_a_readable_axis(maker: MaterialMaker, scale: float) -> None:
     with np.errstate(invalid="ignore"):
         odd = probe([[[scale, 0], [0, scale]], [[1, 0.5], [0, 1]]])
     plot = draw(maker.row("hc", LOSSES[:2], streams=2, probes={0: probe(HAND), 1: odd}).build())
     low, high = plot.figure.axes[0].get_ylim()
     assert 0 < low < 1 < high < np.inf
-    assert low <= min(scale, 1) if scale > 0 and scale < np.inf else low > 0.5
+    assert low <= max(min(scale, 1), 1e-250) if scale > 0 and scale < np.inf else low > 0.5
     assert ("gain of 0" in plot.caption) == (scale == 0)
     assert ("not finite" in plot.caption) == (not np.isfinite(scale))
     assert png(plot.figure)

@@ -1,6 +1,10 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
+from mhc_lab.disk import DiskFull
 from mhc_lab.errors import LabError
 from mhc_lab.training.checkpoint import load_checkpoint, read_checkpoint
 from mhc_lab.training.run import run
@@ -44,3 +48,16 @@ def test_another_file_is_not_a_checkpoint(content, tmp_path):
         file.write_bytes(content)
     with pytest.raises(LabError, match="not a checkpoint of mhc-lab"):
         read_checkpoint(file)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_no_half_of_a_checkpoint_is_left(folder):
+    here = folder()
+    scratch = here.path / f"checkpoint.{os.getpid()}"
+    scratch.symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match=f"{here.path}: no space left on the disk: make room"):
+        run(here)
+    assert here.record() is None
+    assert not scratch.is_symlink()
+    assert not here.checkpoint_file.exists()
+    assert run(here)["status"] == "finished"

@@ -186,7 +186,7 @@ def _run(folder: str, target: str) -> int:
         print(redact(str(error)), file=sys.stderr)
         return EXIT_DISK_FULL if isinstance(error, DiskFull) else error.exit_code
     except Exception as error:
-        if is_disk_full(error, Path(folder)):
+        if is_disk_full(error):
             return EXIT_DISK_FULL
         traceback.print_exc()
         return 1

@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(redact(str(error)), file=sys.stderr)
         return EXIT_DISK_FULL if isinstance(error, DiskFull) else error.exit_code
     except Exception as error:
-        if is_disk_full(error, options.results):
+        if is_disk_full(error):
             return EXIT_DISK_FULL
         raise
     return 0

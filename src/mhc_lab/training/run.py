@@ -92,14 +92,14 @@ def run(folder: RunFolder, *, progress: bool = False, judged: bool = False) -> d
         except (Killed, KeyboardInterrupt) as signalled:
             status, reason = "killed", str(signalled) or "interrupted"
         except BaseException as error:
-            if is_disk_full(error, folder.path):
+            if is_disk_full(error):
                 raise DiskFull(folder.path) from error
             status, reason = "failed", failure_reason(error)
             traceback.print_exc()
         try:
             return attempt.close(status, reason)
         except OSError as error:
-            if is_disk_full(error, folder.path):
+            if is_disk_full(error):
                 raise DiskFull(folder.path) from error
             raise
 

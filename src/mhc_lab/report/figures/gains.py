@@ -180,8 +180,8 @@ def _draw_reference(panels: Sequence[Axes], reference: Reference, dashes: Dashes
 
 
 def _limits(gains: Array) -> tuple[float, float]:
-    """Of what can stand on a log axis, with 1 among it."""
-    shown = np.append(gains[np.isfinite(gains) & (gains > 0)], 1.0)
+    """Of what can stand on a log axis, with 1 among it; beyond 1e±250 a margin around them would be no number."""
+    shown = np.append(gains[np.isfinite(gains) & (gains > 0)], 1.0).clip(1e-250, 1e250)
     return float(shown.min()), float(shown.max())
 
 

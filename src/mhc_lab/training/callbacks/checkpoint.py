@@ -35,7 +35,8 @@ class Checkpoint(Callback):
         }
         scratch = self.folder.checkpoint_file.with_suffix(f".{os.getpid()}")
         try:
-            torch.save(content, scratch)
+            with scratch.open("wb") as file:  # for a full disk torch has other words than Python
+                torch.save(content, file)
             scratch.replace(self.folder.checkpoint_file)
         except (OSError, RuntimeError):  # no room on the disk: nothing half-written stays
             scratch.unlink(missing_ok=True)
