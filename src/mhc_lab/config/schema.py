@@ -177,7 +177,7 @@ class TrainerConfig:
     strategy: Literal["auto", "ddp", "fsdp2"] = setting("auto", None, "how devices share a run", in_id=False)
     devices: int = setting(1, at_least(1), "of one run, on each node", in_id=False)
     num_nodes: int = setting(1, at_least(1), "machines of one run", in_id=False)
-    threads: int = setting(0, at_least(0), "of the CPU; 0: as many cores as there are for this run", in_id=False)
+    threads: int = setting(0, at_least(0), "of the CPU; 0: MHC_LAB_THREADS, else its part of the cores", in_id=False)
     log_every: int = setting(10, at_least(1), "steps between lines of metrics", in_id=False)
     val_every: int = setting(0, at_least(0), "steps between validations; 0: only at the last step", in_id=False)
     probe_every: int = setting(100, at_least(0), "steps between probes of gains; 0: only as records need", in_id=False)
