@@ -417,6 +417,16 @@ def test_hyperband_ends_the_runs_that_are_behind(search):
     assert states == {"complete": counts[TrialState.COMPLETE], "pruned": counts[TrialState.PRUNED]}
 
 
+def test_a_space_that_lacks_what_was_tried_is_damaged(search):
+    search.run(trials=1, sampler=FAST, space={"residual.t_max": {"choices": [1, 2]}})
+    file = search.folder().study_file
+    content = json.loads(file.read_text())
+    content["spec"]["space"]["residual.t_max"]["choices"] = [3, 4]
+    file.write_text(json.dumps(content))
+    with pytest.raises(LabError, match=r"is damaged \(its space lacks what trial 0 had for residual.t_max\)"):
+        read_sweep(search.folder())
+
+
 def test_what_was_done_can_be_read_again(search):
     search.run("valley_with_holes", trials=5, enqueue=STARTS, sampler=FAST, seeds=[0])
     sweep = read_sweep(search.folder())

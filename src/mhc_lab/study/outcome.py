@@ -10,6 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from mhc_lab.errors import LabError
+from mhc_lab.files import damaged
 from mhc_lab.report.provenance import origin
 from mhc_lab.report.sweep.data import Objective, State, Sweep, SweepTrial
 from mhc_lab.study.engine import stored_storage
@@ -113,6 +114,10 @@ def _standing(study: Study) -> list[FrozenTrial]:
 
 
 def _trial(trial: FrozenTrial, spec: SweepSpec, folder: StudyFolder) -> SweepTrial:
+    for parameter in spec.parameters:
+        value = trial.params.get(parameter.key)
+        if parameter.kind == "choices" and value is not None and value not in parameter.choices:
+            raise damaged(folder.study_file, f"its space lacks what trial {trial.number} had for {parameter.key}")
     records = {int(seed): folder.run(run_id).record() or {} for seed, run_id in trial.user_attrs.get(RUNS, {}).items()}
     measured = trial.user_attrs.get(METRICS) or {
         seed: record["metrics"] for seed, record in records.items() if record.get("status") == "finished"

@@ -25,6 +25,7 @@ _KINDS = ("int", "float", "choices")
 _KEYS = (*_KINDS, "log", "points", "when")
 _MOST_VALUES = 16  # of a whole-number range that are all tried when a space is checked
 _MOST_CORNERS = 4096
+_FAR = 1e250  # beyond, the margin around a figure is no number
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -147,7 +148,7 @@ def _parameter(key: str, entry: Any, where: str) -> Parameter:
     log, points = entry.get("log", False), entry.get("points")
     if not isinstance(log, bool):
         raise LabError(f"{where}: log must be true or false")
-    if log and low <= 0:
+    if log and low < 1 / _FAR:
         raise LabError(f"{where}: a log range must lie above 0, not start at {low:g}")
     if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < 1):
         raise LabError(f"{where}: points must be a whole number, at least 1")
@@ -162,7 +163,7 @@ def _range(ends: Any, kind: str, where: str) -> tuple[float, float]:
     if (
         not isinstance(ends, list)
         or len(ends) != 2
-        or not all(isinstance(end, wanted) and not isinstance(end, bool) and math.isfinite(end) for end in ends)
+        or not all(isinstance(end, wanted) and not isinstance(end, bool) and -_FAR <= end <= _FAR for end in ends)
     ):
         raise LabError(f"{where}: {kind} must be [low, high], two {word}")
     low, high = ends

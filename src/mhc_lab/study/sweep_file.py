@@ -27,7 +27,7 @@ from mhc_lab.config.compose import check_key, check_typed, compose, find_file, p
 from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
-from mhc_lab.errors import LabError, nearest
+from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.report.frame import METRICS
 from mhc_lab.study.keys import known_keys, override_list, refuse_seed, refuse_unread, seed_list
 from mhc_lab.study.narrow import narrowed
@@ -51,6 +51,7 @@ PRUNERS: Mapping[str, Mapping[str, Any]] = {
 }
 _COUNTS = {"n_startup_trials": 0, "n_startup_steps": 0, "n_ei_candidates": 1, "population_size": 2}  # and their least
 _PARTS = ("mutation_prob", "crossover_prob", "swapping_prob", "p_threshold")
+_SEEDS_END = 2**32  # NumPy's generators take no larger ones
 _SEQUENCES = ("sobol", "halton")
 _OBJECTIVES = tuple(metric for metric in METRICS if metric not in ("tokens_per_second", "steps", "stream_spread"))
 
@@ -242,9 +243,9 @@ def _named(
     """A sampler or pruner by name with all its arguments, the pinned ones where the file gives none."""
     if isinstance(content, str):
         content = {"name": content}
-    if not isinstance(content, dict) or content.get("name") not in table:
-        name = content.get("name") if isinstance(content, dict) else content
-        raise LabError(f"{where}: no '{name}'; {nearest(str(name), table)}")
+    name = str(content.get("name") if isinstance(content, dict) else content)
+    if not isinstance(content, dict) or name not in table:
+        raise LabError(f"{where}: no '{shown(name)}'; {nearest(name, table)}")
     pinned = table[content["name"]]
     for key in content:
         if key not in ("name", *extra, *pinned):
@@ -254,8 +255,8 @@ def _named(
     if content.get("group", pinned.get("group")) and not content.get("multivariate", pinned["multivariate"]):
         raise LabError(f"{where}: {content['name']}: group needs multivariate: give group: false too")
     seed = {"seed": content.get("seed", 0)} if extra else {}
-    if seed and (isinstance(seed["seed"], bool) or not isinstance(seed["seed"], int) or seed["seed"] < 0):
-        raise LabError(f"{where}: seed must be a whole number from 0")
+    if seed and (type(seed["seed"]) is not int or not 0 <= seed["seed"] < _SEEDS_END):
+        raise LabError(f"{where}: seed must be a whole number from 0 to {_SEEDS_END - 1}")
     return {"name": content["name"], **seed, **{key: content.get(key, value) for key, value in pinned.items()}}
 
 
