@@ -14,6 +14,7 @@ nox.options.sessions = ["tests", "checks"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
 PIP = ("-q", "--no-compile")  # Python compiles what is imported: a third of the time of an installation
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as containers set it: each process would compile all of it again
 PYTHONS = ("3.11", "3.12", "3.13")
 PLATFORM = ("--python-platform", "x86_64-manylinux_2_28")
 
