@@ -25,12 +25,12 @@ def install(session: nox.Session, *extras: str) -> None:
     session.install(*PIP, *CONSTRAINTS, "-e", what)
 
 
-def run_tests(session: nox.Session) -> None:
+def run_tests(session: nox.Session, *arguments: str) -> None:
     """pytest, two processes that share the cores: one thread each, and a file's tests, which share fixtures, in one."""
     shared = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
     environment = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     session.run("python", "-m", "mhc_lab.ops.warm_up", env=environment)  # once, not by both at the same time
-    session.run("pytest", *shared, *session.posargs, env=environment)
+    session.run("pytest", *shared, *arguments, *session.posargs, env=environment)
 
 
 def run_lint(session: nox.Session) -> None:
@@ -45,6 +45,10 @@ def run_types(session: nox.Session) -> None:
 def run_resolve(session: nox.Session) -> None:
     for python in PYTHONS:
         resolved(session, "--python-version", python, *CONSTRAINTS, "--all-extras")
+
+
+def run_survival(session: nox.Session) -> None:
+    run_tests(session, "-m", "survival")
 
 
 def run_kernels(session: nox.Session) -> None:
@@ -71,7 +75,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, two at a time."""
+    """The tests, two at a time; those of minutes are in `survival`, `kernels` and `fuzz`."""
     install(session, "test")
     run_tests(session)
 
@@ -86,10 +90,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def checks(session: nox.Session) -> None:
-    """What else every change must pass, in one environment: lint, types, resolve, kernels."""
+    """What else every change must pass, in one environment: lint, types, resolve, survival, kernels."""
     install(session, "test", "types")
     session.install(*PIP, *CONSTRAINTS, "ruff", "uv")
-    for check in (run_lint, run_types, run_resolve, run_kernels):
+    for check in (run_lint, run_types, run_resolve, run_survival, run_kernels):
         check(session)
 
 
@@ -112,6 +116,13 @@ def resolve(session: nox.Session) -> None:
     """constraints.txt can be installed from the public index on every Python that we name; downloads metadata only."""
     session.install(*PIP, *CONSTRAINTS, "uv")
     run_resolve(session)
+
+
+@nox.session
+def survival(session: nox.Session) -> None:
+    """The tests that kill workers, restart servers, start several ranks and nodes, and starve the machine."""
+    install(session, "test")
+    run_survival(session)
 
 
 @nox.session

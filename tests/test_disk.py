@@ -35,7 +35,7 @@ def test_what_is_a_full_disk() -> None:
     assert is_disk_full(error)
 
 
-@pytest.mark.slow
+@pytest.mark.survival
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare, which makes a disk of its own")
 @pytest.mark.parametrize(("size", "command"), [("250k", "train"), ("450k", "ablate")])
 def test_a_command_goes_on_once_there_is_room(size: str, command: str, smallest: list[str], tmp_path: Path) -> None:

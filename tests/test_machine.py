@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.survival
+
 TINY = ["tracking=none", "model.blocks=1", "model.dim=16", "model.heads=2", "model.sequence_length=16",
         "data.batch_size=2", "data.val_windows=4", "trainer.max_steps=2", "trainer.threads=1"]  # fmt: skip
 

@@ -19,7 +19,7 @@ from mhc_lab.residual.registry import TRUST_ALL, TRUST_VARIABLE
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.child import JUDGED_TARGET
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.survival
 
 DDP = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
 ENVIRONMENT = {**os.environ, "MHC_LAB_THREADS": "1", "OMP_NUM_THREADS": "1"}

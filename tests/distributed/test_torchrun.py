@@ -16,7 +16,7 @@ from mhc_lab.errors import LabError
 from mhc_lab.run_folder import RunFolder, runs_dir
 from mhc_lab.training.joining import join
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.survival
 
 TINY = ["tracking=none", "model.blocks=1", "model.dim=16", "model.heads=2", "model.sequence_length=16",
         "data.batch_size=4", "data.val_windows=4", "trainer.max_steps=4"]  # fmt: skip

@@ -23,7 +23,7 @@ from mhc_lab.study.outcome import read_sweep
 from mhc_lab.study.storage import NothingWaits, StudyStorage, resolve
 from mhc_lab.study.trial import PLACE, REASON
 
-pytestmark = pytest.mark.filterwarnings("ignore:Retry")
+pytestmark = [pytest.mark.survival, pytest.mark.filterwarnings("ignore:Retry")]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,6 @@ def server() -> Iterator[Server]:
         started.remove()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_forty_trials_outlive_a_killed_worker_and_a_restarted_server(search, server, mode):
     """The issue's words: 4 workers, 40 short trials, none lost and none counted twice."""
@@ -72,7 +71,6 @@ def test_forty_trials_outlive_a_killed_worker_and_a_restarted_server(search, ser
     assert len(search.trials(storage=url)) == len(trials)
 
 
-@pytest.mark.slow
 def test_a_grid_on_a_server_runs_each_cell_once(lab, server):
     url = server.database("grid")
     assert lab.ablate(seeds=[0, 1], workers=2, storage=url) == []
@@ -84,7 +82,6 @@ def test_a_grid_on_a_server_runs_each_cell_once(lab, server):
     assert lab.folder().content()["storage"] == url
 
 
-@pytest.mark.slow
 def test_a_password_reaches_the_workers_and_no_file(search, server, monkeypatch):
     monkeypatch.delenv("PGPASSWORD", raising=False)
     url = server.database("secrets")
@@ -107,7 +104,6 @@ def test_a_password_reaches_the_workers_and_no_file(search, server, monkeypatch)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow
 def test_a_second_machine_joins_with_the_url_alone(search, server, tmp_path):
     """Another results folder, as on another machine: both do a part, both can report the whole."""
     url = server.database("machines")
@@ -156,7 +152,6 @@ def test_a_worker_waits_for_a_server_that_is_restarted(tmp_path, server):
     assert [trial.state for trial in storage.open().get_trials()] == [TrialState.COMPLETE]
 
 
-@pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line_of_the_command(tmp_path):
     pytest.importorskip("psycopg", reason="the postgres extra is not installed")
     began = time.monotonic()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import optuna
+import pytest
 import yaml
 from optuna.trial import TrialState
 
@@ -19,6 +20,8 @@ from mhc_lab.study.spec import load_grid
 from mhc_lab.study.storage import DEFAULT_STORAGE, resolve
 from mhc_lab.tracking.store import client, resolve_uri
 from mhc_lab.training.run import run
+
+pytestmark = pytest.mark.survival
 
 TINY = [
     "data=synthetic",

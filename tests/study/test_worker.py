@@ -21,6 +21,8 @@ from mhc_lab.study.launchers.local import MOST_DEATHS
 from mhc_lab.study.storage import DEFAULT_STORAGE, StudyStorage, resolve
 from mhc_lab.study.worker import work
 
+pytestmark = pytest.mark.survival
+
 
 def test_killed_workers_are_replaced_until_that_is_no_accident(lab):
     """The run of seed 1 kills a worker once in each of the four rows; runs that end between them make it no row."""
