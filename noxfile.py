@@ -167,6 +167,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def same_numbers(session: nox.Session) -> None:
+    """A dozen tiny runs of another commit and of this tree, compared bit by bit: `nox -s same_numbers -- COMMIT`."""
+    install(session)
+    session.run("python", "tests/same_numbers/compare.py", *session.posargs)
+
+
+@nox.session
 def statistics(session: nox.Session) -> None:
     """The tests and intervals of a table on simulated studies whose truth is known, into results/statistics."""
     install(session, "test")
