@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from mhc_lab import cli
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError, RunsFailed
+from mhc_lab.identity.code import Executed, code_fingerprint
 from mhc_lab.run_folder import RunFolder
 
 
@@ -160,7 +160,7 @@ def test_a_diverged_run_is_no_success(
     def launch(folder: RunFolder, **_: object) -> dict[str, object]:
         metrics = {"steps": 9, "val_loss": None}
         record = {"status": "diverged", "reason": "training loss NaN at step 9", "metrics": metrics}
-        folder.write_record({**record, "code_fingerprint": code_fingerprint()})
+        folder.write_record({**record, "code_fingerprint": code_fingerprint(Executed.by(folder.config()))})
         return record
 
     monkeypatch.setattr("mhc_lab.training.launch.launch", launch)

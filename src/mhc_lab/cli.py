@@ -709,11 +709,11 @@ def _warn(line: str) -> None:
 
 
 def _check_code(folder: RunFolder, keep: bool) -> None:
-    from mhc_lab.config.run_id import code_fingerprint
+    from mhc_lab.identity.ledger import named
 
-    if not keep and folder.of_other_code():
+    if not keep and (names := folder.other_code()):
         raise LabError(
-            f"{folder.path} was made with other code than now ({code_fingerprint()}): "
+            f"{folder.path} was made with other code than now ({named(names)}): "
             f"--rerun runs it again, --keep takes it as it is"
         )
 

@@ -108,7 +108,12 @@ GRID = {
     "timing_config": MapOf(str),
 }
 SWEEP = {**_STUDY, "kind": str, "sweep": str, "config_dir": TEXT, "other_code": str, "spec": dict}
+CODE = {
+    "executed": {"variant": str, "constraints": [str], "source": str, "backend": str},
+    "definitions": MapOf(str),
+}
 TIMING = {
+    "definitions": Maybe(MapOf(str)),
     "device": Maybe(str),
     "threads": Maybe(int),
     "code_fingerprint": Maybe(str),

@@ -4,6 +4,7 @@
 - plugin.py: a copy of residual.plugin, where there is one
 - metrics.jsonl: one object a logged step, {"step": 10, "train_loss": ..., ...}
 - gains.jsonl: one object a probe, the curves over layers
+- code.json: what was executed, definition by definition
 - record.json: how it ended, written last and whole
 - checkpoint.pt: final weights, loadable with weights_only
 - mlflow.json: what the tracking server has of it
@@ -28,10 +29,12 @@ import yaml
 from filelock import FileLock, Timeout
 
 from mhc_lab.config.compose import from_dict, read_yaml, to_dict
-from mhc_lab.config.run_id import code_fingerprint, run_id
+from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError
-from mhc_lab.files import BEGUN, GAINS_LINE, METRICS_LINE, RECORD, Status, own_file, read_json, read_lines
+from mhc_lab.files import BEGUN, CODE, GAINS_LINE, METRICS_LINE, RECORD, Status, own_file, read_json, read_lines
+from mhc_lab.identity.code import Code, Executed, code_of, stamp
+from mhc_lab.identity.ledger import changed
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")  # of a study or an analysis, fit for every file system
 ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; the others are run again where one is asked for
@@ -59,6 +62,7 @@ class RunFolder:
         self.plugin_file = self.path / "plugin.py"
         self.metrics_file = self.path / "metrics.jsonl"
         self.gains_file = self.path / "gains.jsonl"
+        self.code_file = self.path / "code.json"
         self.record_file = self.path / "record.json"
         self.checkpoint_file = self.path / "checkpoint.pt"
         self.mlflow_file = self.path / "mlflow.json"
@@ -114,14 +118,33 @@ class RunFolder:
         record = self.record()
         return record is not None and record["status"] in ENDED
 
-    def of_other_code(self) -> bool:
-        """Whether there is a result, and other code than this made it."""
+    def other_code(self) -> list[str]:
+        """Where there is a result: the definitions in which the code that made it differs from that of now.
+
+        Compared is the code for the variant and the backend that made it, wherever this is asked.
+        """
         record = self.record()
-        return record is not None and record["status"] in ENDED and record.get("code_fingerprint") != code_fingerprint()
+        if record is None or record["status"] not in ENDED:
+            return []
+        made = self.code()
+        if made is not None:
+            executed = made[0]
+        else:  # a record from before there were definitions
+            executed = Executed.by(self.config(), record.get("environment", {}).get("backend") or "")
+        return changed(str(record.get("code_fingerprint")), made and made[1], code_of(executed))
+
+    def code(self) -> tuple[Executed, Code] | None:
+        """What made the result, and its definitions; None for one from before these were recorded."""
+        content = read_json(self.code_file, CODE)
+        return None if content is None else (Executed.said(content["executed"]), content["definitions"])
+
+    def write_code(self, executed: Executed) -> None:
+        """Before the record, which says that all is there."""
+        write_json(self.code_file, stamp(executed))
 
     def clear(self) -> None:
         """Forget a former attempt; config and plugin stay, and where the run is mirrored."""
-        for file in (self.metrics_file, self.gains_file, self.record_file, self.checkpoint_file):
+        for file in (self.metrics_file, self.gains_file, self.code_file, self.record_file, self.checkpoint_file):
             file.unlink(missing_ok=True)
         self.end_questions()
         with FileLock(self.path / "mlflow.lock"):

@@ -38,19 +38,15 @@ def test_mixture_is_refused_or_listed_and_warned_of(study: Any) -> None:
     study.row("identity", [2.5, 2.52, 2.49]).row("mhc", [2.4, 2.41, 2.39])
     study.cell("mhc", 1, 2.41, code_fingerprint="other", environment__threads=None)
     results = study.save()
-    with pytest.raises(
-        LabError, match=r"differ in code_fingerprint: abc123 \(5 runs\), other \(1 run\).*--allow-mixed"
-    ):
+    with pytest.raises(LabError, match=r"differ in code: abc123 \(5 runs\), other \(1 run\).*--allow-mixed"):
         export(results, "demo", ["csv"])
     assert not (results / "demo" / "table.csv").exists()
     done = export(results, "demo", ["md"], allow_mixed=True)
     content = json.loads((results / "demo" / "provenance.json").read_text())
-    assert content["mixtures"]["code_fingerprint"]["other"] == ["mhc-000000000001"]
-    assert len(content["mixtures"]["code_fingerprint"]["abc123"]) == 5
+    assert content["mixtures"]["code"]["other"] == ["mhc-000000000001"]
+    assert len(content["mixtures"]["code"]["abc123"]) == 5
     assert [environment["threads"] for environment in content["environments"]] == [1, None]
-    warning = (
-        "the runs differ in code_fingerprint: abc123 (5 runs), other (1 run); gaps across them are not fair comparisons"
-    )
+    warning = "the runs differ in code: abc123 (5 runs), other (1 run); gaps across them are not fair comparisons"
     assert done.warnings == [warning]
     assert f"> **Warning:** {warning}." in (results / "demo" / "table.md").read_text()
 

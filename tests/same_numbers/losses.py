@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from configurations import CONFIGURATIONS, NOT_COMPARED, SHARED
+
 from mhc_lab.config import compose
 from mhc_lab.data.corpus import load_corpus
 from mhc_lab.run_folder import RunFolder

@@ -174,8 +174,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     }
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     # The stand-ins are of one code, whatever is edited while the tests run.
-    for module in ("study.engine", "run_folder"):
-        monkeypatch.setattr(f"mhc_lab.{module}.code_fingerprint", lambda: fake_runs.CODE)
+    monkeypatch.setattr("mhc_lab.run_folder.changed", fake_runs.changed)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     return Lab(file, tmp_path / "results")
 
@@ -199,7 +198,6 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
         "sampler": {"name": "tpe", "seed": 3, "n_startup_trials": 2},
         "trials": 4,
     }
-    for module in ("study.definition", "run_folder"):
-        monkeypatch.setattr(f"mhc_lab.{module}.code_fingerprint", lambda: fake_runs.CODE)
+    monkeypatch.setattr("mhc_lab.run_folder.changed", fake_runs.changed)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     return Search(tmp_path / "search.yaml", tmp_path / "results", content, monkeypatch)

@@ -18,6 +18,11 @@ LOSS = 2.0
 CODE = "now"
 
 
+def changed(recorded: str, *_: object) -> list[str]:
+    """In the place of `identity.ledger.changed`: the stand-ins are of one code, whatever is edited meanwhile."""
+    return [] if recorded == CODE else ["models.stack.ResidualStack"]
+
+
 def quick(folder: RunFolder) -> None:
     """Finishes at once; the loss is a function of the run."""
     with folder.lock():

@@ -16,10 +16,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from mhc_lab.errors import LabError
+from mhc_lab.identity.code import Code
 from mhc_lab.run_folder import RunFolder, write_json
+from mhc_lab.study import definition
 from mhc_lab.study.outcome import best_by, read_sweep
 from mhc_lab.study.storage import DEFAULT_STORAGE, resolve
 from mhc_lab.study.sweep import enqueue
+from mhc_lab.study.sweep_file import SweepSpec
 from mhc_lab.study.trial import CHOICE, DIED, PLACE, REASON, RUNS, SweepObjective
 from mhc_lab.study.worker import work
 
@@ -181,10 +184,15 @@ def test_another_sweep_in_the_same_study_is_refused_with_the_difference(search, 
     assert search.folder().study_file.read_text() == before
 
 
+def later(spec: SweepSpec) -> Code:
+    """The code of a sweep in which one definition has changed."""
+    return {**definition.code(spec), "models.stack.ResidualStack": "00000000"}
+
+
 def test_trials_of_other_code_ask_for_a_choice(search, monkeypatch):
     search.run(trials=1, sampler=FAST)
-    monkeypatch.setattr("mhc_lab.study.definition.code_fingerprint", lambda: "later")
-    with pytest.raises(LabError, match=r"other code than now \(later\): --keep .*--study NAME"):
+    monkeypatch.setattr("mhc_lab.study.definition.code", later)
+    with pytest.raises(LabError, match=r"other code than now \(models\.stack\.ResidualStack\): --keep .*--study NAME"):
         search.run(trials=2, sampler=FAST, other_code="ask")
     assert search.run(trials=2, sampler=FAST) == []
     assert _places(search, TrialState.COMPLETE) == [0, 1]
@@ -277,8 +285,8 @@ def test_a_configuration_file_that_has_changed_is_another_sweep(search, tmp_path
 
 def test_a_worker_of_other_code_takes_no_trial(search, monkeypatch):
     search.run(trials=1, sampler=FAST, other_code="ask")
-    monkeypatch.setattr("mhc_lab.study.definition.code_fingerprint", lambda: "later")
-    with pytest.raises(LabError, match=r"made with other code than now \(later\): give this worker"):
+    monkeypatch.setattr("mhc_lab.study.definition.code", later)
+    with pytest.raises(LabError, match=r"made with other code than now \(models\.stack\.ResidualStack\): give this"):
         work(search.results, "search", target="fake_runs:valley")
 
 
@@ -496,9 +504,7 @@ from mhc_lab.study.signals import interruptible
 from mhc_lab.study.sweep import run_trials
 from mhc_lab.study.sweep_file import load_sweep
 import fake_runs
-import mhc_lab.study.definition
 
-mhc_lab.study.definition.code_fingerprint = lambda: fake_runs.CODE
 spec = load_sweep(sys.argv[1], trials=24, overrides=["launcher.workers=2"])
 folder = StudyFolder(pathlib.Path(sys.argv[2]), "search")
 try:

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import EXIT_INPUT
+from mhc_lab.identity.code import fingerprint
 from mhc_lab.training import timing
 
 
@@ -88,7 +88,8 @@ def test_the_timing_pass_of_a_study(folder, tmp_path, monkeypatch):
     written = json.loads((study / "timing.json").read_text())
     assert {name: row["run_id"] for name, row in written["rows"].items()} == run_ids
     assert written["threads"] >= 1
-    assert written["code_fingerprint"] == code_fingerprint()
+    assert written["code_fingerprint"] == fingerprint(written["definitions"])
+    assert "training.module.ResidualLM" in written["definitions"]
 
 
 def test_a_folder_that_is_no_study(tmp_path, capsys):

@@ -18,8 +18,8 @@ from rich.table import Table
 
 import mhc_lab
 from mhc_lab.command import command_line
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.errors import LabError
+from mhc_lab.identity.code import everything, fingerprint
 from mhc_lab.report.figures.plot import Plot
 from mhc_lab.report.provenance import git_state, machine, versions
 from mhc_lab.run_folder import write_bytes, write_json, write_whole
@@ -34,7 +34,7 @@ def provenance() -> dict[str, Any]:
         "command": command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": git_state(Path(mhc_lab.__file__).parent),
-        "code_fingerprint": code_fingerprint(),
+        "code_fingerprint": fingerprint(everything()),
         "versions": versions(),
         "machine": machine() | {"threads": torch.get_num_threads()},
     }

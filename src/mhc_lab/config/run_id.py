@@ -5,16 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import mhc_lab
 from mhc_lab.config.reading import unread
-from mhc_lab.config.schema import GROUPS, RunConfig
+from mhc_lab.config.schema import GROUPS, NEVER, RunConfig
 from mhc_lab.residual import registry
-
-CODE_PACKAGES = ("ops", "residual", "models", "data", "training")
 
 
 def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
@@ -23,7 +18,7 @@ def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
     Fields that nothing reads are dropped, so that identity is one run across t_max and n; paths,
     devices and logging are not in; the corpus is in by its fingerprint, a plugin that is used by its source.
     """
-    form = _fields_in_id(config)
+    form = fields_in_id(config)
     variant = registry.variant(config.residual.variant)
     used = variant.used_fields(config.residual)
     form["residual"] = {key: value for key, value in form["residual"].items() if key in used}
@@ -43,26 +38,15 @@ def run_id(config: RunConfig, corpus_fingerprint: str) -> str:
     return f"{config.residual.variant}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-@cache
-def code_fingerprint() -> str:
-    """A hash of the code that decides what a run gives: ops, residual, models, data, training."""
-    root = Path(mhc_lab.__file__).parent
-    digest = hashlib.sha256()
-    for package in CODE_PACKAGES:
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _fields_in_id(config: Any) -> dict[str, Any]:
+def fields_in_id(config: Any) -> dict[str, Any]:
+    """The settings of a dataclass that can change the result, read or not, but where they say nothing new."""
     form: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            inner = _fields_in_id(value)
+            inner = fields_in_id(value)
             if inner:
                 form[f.name] = inner
-        elif f.metadata.get("in_id", True) and not (f.metadata.get("added") and value == f.default):
+        elif f.metadata.get("in_id", True) and value != f.metadata.get("added", NEVER):
             form[f.name] = value
     return form

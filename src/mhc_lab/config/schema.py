@@ -12,6 +12,7 @@ from mhc_lab.errors import LabError, shown
 
 Mode = Literal["dynamic", "static", "fixed"]
 Sinkhorn = Literal["plain", "log", "overrelaxed", "newton", "warm", "permutations", "kronecker"]
+NEVER = object()  # no value of a setting
 MAX_SEED = 2**63 - 1  # what generators take
 MAX_STREAMS = 1024  # a slip of the keyboard, not a design
 
@@ -62,13 +63,14 @@ def setting(
     words: str = "",
     *,
     in_id: bool = True,
-    added: bool = False,
+    added: Any = NEVER,
     read_by: tuple[str, tuple[str, ...]] | None = None,
 ) -> Any:
     """A dataclass field, with what it means in `words`, for `mhc-lab list settings`.
 
-    `in_id=False`: it cannot change the result, so it stays out of the run id. `added=True`: it came when there were
-    runs already, whose value the default is; at that it stays out of the id, so that those runs keep their names.
+    `in_id=False`: it cannot change the result, so it stays out of the run id. `added`: it came when there were runs
+    already, which did as this value says; at it the setting stays out of the id, so that those runs keep their names,
+    whatever its default may become.
     `read_by`: a setting and the values of it that make this one count (`reading.py`).
     """
     metadata = {"domain": domain, "words": words, "in_id": in_id, "added": added, "read_by": read_by}
@@ -106,9 +108,9 @@ class ResidualConfig:
     expand: Literal["repeat", "scaled"] = setting("repeat", None, "how the embedding becomes n streams")
     expand_base: float = setting(1.0, between(0, 2), "scaled: stream i starts at this to the power of i")
     collapse: Literal["mean", "sum", "read"] = setting("mean", None, "how n streams become one; read: learned")
-    collapse_eps: float = setting(0.0, at_least(0), "added to a learned read; DeepSeek-V4 ships 1e-6", added=True)
-    norm_eps: float = setting(1e-20, at_least(0), "of the RMSNorm before phi; released models have 1e-6", added=True)
-    hc_eps: float = setting(1e-6, at_least(0), "of convention v4: added to H_pre and to Sinkhorn's sums", added=True)
+    collapse_eps: float = setting(0.0, at_least(0), "added to a learned read; DeepSeek-V4 ships 1e-6", added=0.0)
+    norm_eps: float = setting(1e-20, at_least(0), "of the RMSNorm before phi; released models have 1e-6", added=1e-20)
+    hc_eps: float = setting(1e-6, at_least(0), "of convention v4: added to H_pre and to Sinkhorn's sums", added=1e-6)
     stream_dtype: Literal["fp32", "bf16"] = setting("fp32", None, "what the streams are kept in")
     recompute: str = setting("off", RECOMPUTE, "keep streams every so many layers only (Eq. 20)", in_id=False)
     plugin: str = setting("", None, "a Python file with variants of your own", in_id=False)  # its content is in the id

@@ -16,12 +16,13 @@ import pandas as pd
 
 import mhc_lab
 from mhc_lab.machine import cores, processor
+from mhc_lab.report.code_states import code_states
 from mhc_lab.report.frame import ENVIRONMENT, Study
 from mhc_lab.run_folder import ENDED
 
 PACKAGES = ("mhc-lab", "torch", "triton", "lightning", "torchmetrics", "omegaconf", "optuna", "mlflow", "numpy")
-FAIR = ("corpus_fingerprint", "code_fingerprint")  # where these differ, so do the losses
-COMPARABLE = (*FAIR, "torch", "device", "backend", "strategy")  # alike in all runs of a fair table
+FAIR = ("corpus_fingerprint", "code")  # where these differ, so do the losses
+COMPARABLE = ("corpus_fingerprint", "torch", "device", "backend", "strategy")  # alike in all runs of a fair table
 
 
 def provenance(study: Study, export_command: str = "") -> dict[str, Any]:
@@ -83,6 +84,9 @@ def mixtures(study: Study) -> dict[str, dict[str, list[str]]]:
         groups = ended.groupby(key)["run_id"]
         if groups.ngroups > 1:
             mixed[key] = {str(value): sorted(run_ids.unique()) for value, run_ids in groups}
+    states = code_states(study)
+    if len(states) > 1:
+        mixed["code"] = states
     return mixed
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from filelock import Timeout
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.disk import EXIT_DISK_FULL, DiskFull
@@ -89,7 +88,6 @@ def record_end(folder: RunFolder, status: Status, reason: str, started: datetime
                     "seed": config.seed,
                     "control": config.control,
                     "corpus_fingerprint": _corpus(config),
-                    "code_fingerprint": code_fingerprint(),
                     "metrics": {},
                     "cost": {},
                 }

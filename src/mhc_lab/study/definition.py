@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,10 @@ from typing import Any
 
 import optuna
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.errors import LabError
+from mhc_lab.identity.code import Code, Executed, code_of, fingerprint, together
+from mhc_lab.identity.ledger import changed, named
 from mhc_lab.study.folder import lasting
 from mhc_lab.study.space import Parameter
 from mhc_lab.study.storage import trials
@@ -65,9 +67,9 @@ def check(study: optuna.Study, spec: SweepSpec, *, keep: bool, mend: str, mend_c
             raise LabError(f"study '{study.study_name}' was made with another sweep ({'; '.join(told[:3])}); {mend}")
     elif trials(study):
         raise LabError(f"study '{study.study_name}' in the storage is no sweep: choose another name with --study NAME")
-    if attributes.get(_CODE) not in (None, code_fingerprint()) and not keep:
+    if names := [] if keep else _other_code(attributes.get(_CODE), code(spec)):
         raise LabError(
-            f"the trials of '{study.study_name}' were made with other code than now ({code_fingerprint()}): {mend_code}"
+            f"the trials of '{study.study_name}' were made with other code than now ({named(names)}): {mend_code}"
         )
 
 
@@ -75,7 +77,25 @@ def sign(study: optuna.Study, spec: SweepSpec) -> None:
     """Write into the study what `check` compares."""
     study.set_metric_names(list(spec.objectives))
     study.set_user_attr(_DEFINITION, definition(spec))
-    study.set_user_attr(_CODE, code_fingerprint())
+    study.set_user_attr(_CODE, {"fingerprint": fingerprint(code(spec)), "definitions": dict(code(spec))})
+
+
+def code(spec: SweepSpec) -> Code:
+    """What the runs of a sweep execute, of every variant that its space may choose."""
+    base = spec.base
+    searched = [p.choices for p in spec.parameters if p.key in ("residual", "residual.variant")]
+    variants = [str(name) for choices in searched for name in choices] or [base.residual.variant]
+    residuals = [dataclasses.replace(base.residual, variant=variant) for variant in variants]
+    return together(code_of(Executed.by(dataclasses.replace(base, residual=residual))) for residual in residuals)
+
+
+def _other_code(stored: Any, now: Code) -> list[str]:
+    """What differs from the stored code; a study may have the hash of a whole package, or nothing."""
+    if stored is None:
+        return []
+    if not isinstance(stored, dict):
+        return changed(str(stored), None, now)
+    return changed(str(stored.get("fingerprint")), stored.get("definitions"), now)
 
 
 def _exactly(parameter: Parameter, on_grid: bool) -> str:

@@ -18,9 +18,9 @@ from filelock import Timeout
 from optuna.trial import TrialState
 
 from mhc_lab.command import command_line
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.disk import DiskFull
 from mhc_lab.errors import LabError, RunsFailed
+from mhc_lab.identity.ledger import named
 from mhc_lab.machine import safe_environment
 from mhc_lab.run_folder import RunFolder
 from mhc_lab.study.advice import advice
@@ -29,7 +29,7 @@ from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.holding import alone, concluded
 from mhc_lab.study.keys import typed
 from mhc_lab.study.launchers.local import LocalLauncher, Slot, slots
-from mhc_lab.study.plan import cell_state, plan
+from mhc_lab.study.plan import plan
 from mhc_lab.study.progress import Display, first_line, part_done
 from mhc_lab.study.pull import give_up
 from mhc_lab.study.ready import COMPILING, kernels_are_cold, timing_kernels
@@ -216,10 +216,12 @@ def _outdated(grid: Grid, folder: StudyFolder, *, rerun: bool, keep: bool) -> li
     if rerun and keep:
         raise LabError("--rerun and --keep exclude each other")
     run_ids = dict.fromkeys(cell.run_id for cell in grid.cells)
-    other = [run_id for run_id in run_ids if cell_state(folder, run_id) == "other code"]
+    differing = {run_id: folder.run(run_id).other_code() for run_id in run_ids}
+    other = [run_id for run_id, names in differing.items() if names]
     if other and not (rerun or keep):
+        names = sorted({name for names in differing.values() for name in names})
         raise LabError(
-            f"{len(other)} of {len(run_ids)} runs were made with other code than now ({code_fingerprint()}): "
+            f"{len(other)} of {len(run_ids)} runs were made with other code than now ({named(names)}): "
             f"--rerun clears them and runs them again, --keep takes them as they are"
         )
     return [folder.run(run_id) for run_id in other] if rerun else []

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from mhc_lab.config.run_id import code_fingerprint, run_id
+from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import TrainerConfig
 from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.files import GRID, SWEEP, TIMING, damaged, misfit
+from mhc_lab.identity.code import Executed, code_of, together
+from mhc_lab.identity.ledger import changed
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import FOLDER_NAME, RunFolder, read_json, runs_dir, write_json
 from mhc_lab.study.spec import Grid, Row
@@ -168,8 +170,10 @@ class StudyFolder:
         if timing is None or stored is None:
             return False
         timed = {row: entry.get("run_id") for row, entry in timing["rows"].items()}
-        made_now = timing.get("code_fingerprint") == code_fingerprint()
-        return bool(made_now and timed == stored["timing_config"])
+        if timed != stored["timing_config"]:
+            return False
+        now = together(code_of(Executed.by(self.run(run_id).config())) for run_id in timed.values())
+        return not changed(str(timing.get("code_fingerprint")), timing.get("definitions"), now)
 
 
 def _is_a_folders_name(name: str) -> bool:

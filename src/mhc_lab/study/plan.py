@@ -96,7 +96,7 @@ def cell_state(folder: StudyFolder, run_id: str) -> CellState:
     run = folder.run(run_id)
     if not run.ended():
         return "to run"
-    return "other code" if run.of_other_code() else "done"
+    return "other code" if run.other_code() else "done"
 
 
 def plan(grid: Grid, folder: StudyFolder, workers: int) -> Plan:

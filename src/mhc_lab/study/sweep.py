@@ -204,7 +204,7 @@ def _refuse_other_code(places: Sequence[Open], spec: SweepSpec, folder: StudyFol
             config = spec.config(one.point)
             for seed in spec.seeds:
                 seeded = replace(config, seed=seed)
-                found += folder.run(run_id(seeded, corpus_fingerprint(seeded))).of_other_code()
+                found += bool(folder.run(run_id(seeded, corpus_fingerprint(seeded))).other_code())
     if found:
         raise LabError(f"{found} of the runs to come have a result of other code than now: {CHOICE}")
 

@@ -111,7 +111,7 @@ class SweepObjective:
         """Forget what the run of a killed worker has asked, and a result of other code where that was chosen."""
         with contextlib.suppress(Timeout), folder.lock():  # held: somebody is running it already
             folder.end_questions()
-            if self._other_code == "keep" or not folder.of_other_code():
+            if self._other_code == "keep" or not folder.other_code():
                 return
             if self._other_code == "ask":
                 raise LabError(f"{folder.path} has a result of other code: {CHOICE}")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.disk import EXIT_DISK_FULL, DiskFull, is_disk_full
 from mhc_lab.errors import LabError
+from mhc_lab.identity.definitions import remember
 from mhc_lab.machine import speak_anyway
 from mhc_lab.residual import registry
 from mhc_lab.secrets import STORAGE_VARIABLE, redact  # not an argument: arguments are public
@@ -47,7 +47,7 @@ def work(
     registry.restrict_plugins()
     if trust_plugin:
         registry.trust_plugin(registry.TRUST_ALL)
-    code_fingerprint()  # of the code as it is now: runs are forked from it, whatever is edited meanwhile
+    remember()  # the code as it is now: runs are forked from it, whatever is edited meanwhile
     folder = StudyFolder(results, study)
     content = folder.content()
     spec = folder.sweep() if folder.is_sweep() else None

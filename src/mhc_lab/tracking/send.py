@@ -179,7 +179,7 @@ def _send_end(folder: RunFolder, sent: Sent, uri: str, record: dict[str, Any]) -
         "pruned": "true" if record["status"] == "pruned" else "",
         "reason": record.get("reason") or "",
         "corpus_fingerprint": record.get("corpus_fingerprint"),
-        "code_fingerprint": record.get("code_fingerprint", ""),
+        "code_fingerprint": record.get("code_fingerprint") or "",
     }
     client(uri).log_batch(
         sent.run_id,

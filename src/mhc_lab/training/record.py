@@ -12,8 +12,8 @@ import lightning
 import torch
 
 import mhc_lab
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
+from mhc_lab.identity.code import Executed, code_fingerprint
 from mhc_lab.models.cost import Cost
 from mhc_lab.ops import backends
 from mhc_lab.run_folder import RunFolder, Status
@@ -70,7 +70,7 @@ def build_record(
         "seed": config.seed,
         "control": config.control,
         "corpus_fingerprint": measured.corpus_fingerprint,
-        "code_fingerprint": code_fingerprint(),
+        "code_fingerprint": code_fingerprint(executed(config)),
         "metrics": _metrics(config, measured),
         "degenerate": verdict(measured.spread_perturbed, probes.early_spread if probes else None),
         "cost": dataclasses.asdict(measured.cost) if measured.cost else {},
@@ -83,11 +83,16 @@ def build_record(
             "platform": platform.platform(),
             "device": device_name(config.trainer),
             "threads": threads(config.trainer),
-            "backend": operations_backend(accelerator(config.trainer)),
+            "backend": executed(config).backend,
             "strategy": config.trainer.strategy if ranks(config.trainer) > 1 else "one device",
             "mhc_lab": mhc_lab.__version__,
         },
     }
+
+
+def executed(config: RunConfig) -> Executed:
+    """What this process has executed of the package, in a run of `config`."""
+    return Executed.by(config, operations_backend(accelerator(config.trainer)))
 
 
 def operations_backend(chosen: str) -> str:

@@ -20,11 +20,11 @@ import torch
 from filelock import Timeout
 from lightning import Trainer
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.disk import DiskFull, is_disk_full
 from mhc_lab.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
+from mhc_lab.identity.definitions import remember
 from mhc_lab.kernel_cache import cold
 from mhc_lab.machine import keep_freed_memory, speak_anyway
 from mhc_lab.models.cost import cost
@@ -50,10 +50,10 @@ from mhc_lab.training.degenerate import perturbed_spread
 from mhc_lab.training.interrupts import Killed, interruptible
 from mhc_lab.training.module import ResidualLM
 from mhc_lab.training.placement import accelerator, global_rank, threads
-from mhc_lab.training.record import Measured, build_record
+from mhc_lab.training.record import Measured, build_record, executed
 from mhc_lab.training.strategy import trainer_arguments
 
-code_fingerprint()  # of the code as it is imported: what a record is stamped with, whatever is edited meanwhile
+remember()  # the code as it is imported: what a record is stamped with, whatever is edited meanwhile
 
 REASON_LENGTH = 300
 
@@ -187,6 +187,7 @@ class _Attempt:
         earlier = self.folder.record() if failed else None
         record = earlier or build_record(self.folder, self.config, self.measured, status, reason)
         if earlier is None and (self.leads or failed):
+            self.folder.write_code(executed(self.config))
             self.folder.write_record(record)
         if self.leads and failed and self.trainer is not None:
             self._stop_other_ranks(self.trainer)

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from mhc_lab.config.run_id import code_fingerprint
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.module import LabData
 from mhc_lab.errors import EXIT_INPUT, EXIT_OK, LabError
 from mhc_lab.files import GRID, MapOf, read_json
+from mhc_lab.identity.code import Executed, code_of, fingerprint, together
 from mhc_lab.machine import cores, keep_freed_memory, speak_anyway
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, runs_dir, write_json
@@ -105,8 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_ids: dict[str, str] = content["timing_config"]
         runs = runs_dir(study.parent)
         told = _Told()
+        configs = {row: RunFolder(runs / run_id).config() for row, run_id in run_ids.items()}
         timing = time_rows(
-            {row: RunFolder(runs / run_id).config() for row, run_id in run_ids.items()},
+            configs,
             {row["row"]: row["baseline"] for row in content["rows"]},
             steps=STEPS,
             told=told.tell,
@@ -114,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         told.end()
         for row, timed in timing["rows"].items():
             timed["run_id"] = run_ids[row]
-        timing["code_fingerprint"] = code_fingerprint()
+        code = together(code_of(Executed.by(config)) for config in configs.values())
+        timing |= {"code_fingerprint": fingerprint(code), "definitions": dict(code)}
         write_json(study / "timing.json", timing)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
