@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 import mhc_lab
 from mhc_lab import secrets
 from mhc_lab.config.reading import reset_unread, unread
-from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domain, check_domains
+from mhc_lab.config.schema import GROUPS, ResidualConfig, RunConfig, check_domain, check_domains, default_of
 from mhc_lab.config.values import checked, parse, refuse_unprintable
 from mhc_lab.errors import LabError, nearest, shown
 from mhc_lab.residual import registry
@@ -126,24 +126,27 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     `shared` (what all rows of a grid share may not concern each of them).
     """
     chosen = _defaults(config_dir)
+    texts = [(*_split(text), is_shared) for group, is_shared in ((shared, True), (overrides, False)) for text in group]
+    chosen |= {key: value for key, value, _ in texts if key in GROUPS}
+    # First: it may bring the variant and the settings that others name.
+    own_plugin = load_named_plugin([*shared, *overrides])
+    if not own_plugin:
+        _load_plugin_of_option(chosen["residual"], config_dir)
     values: list[tuple[str, Any, bool]] = []  # key, value, whether it is shared
-    for text, is_shared in [*((s, True) for s in shared), *((o, False) for o in overrides)]:
-        key, value = _split(text)
-        if key in GROUPS:
-            chosen[key] = value
-        else:
+    for key, value, is_shared in texts:
+        if key not in GROUPS:
             check_key(key)
             values.append((key, parse(key, value), is_shared))
     given = {key: value for key, value, _ in values}
-    _load_plugin(given.get("residual.plugin"))  # first: it may bring the variant that a group names
     layers = {group: _option(group, name, config_dir) for group, name in chosen.items()}
     residual = layers["residual"]
-    if "residual.plugin" not in given:
-        _load_plugin(residual.get("plugin"))
     variant = registry.variant(str(given.get("residual.variant", residual.get("variant", "mhc"))))
-    resolved = _merged({"residual": dict(variant.defaults)}, layers)
+    resolved = _merged({"residual": _apart(variant.defaults)}, {**layers, "residual": _apart(residual)})
     for key, value in given.items():
         group, _, name = key.rpartition(".")
+        if key in _own_keys():
+            resolved.residual.own[name] = value
+            continue
         setattr(resolved, group or name, replace(getattr(resolved, group), **{name: value}) if group else value)
     own = {*residual, *(key.removeprefix("residual.") for key, _, is_shared in values if not is_shared)}
     shared_keys = {key.removeprefix("residual.") for key, _, is_shared in values if is_shared}
@@ -180,24 +183,28 @@ def _merged(*layers: Mapping[str, Any]) -> RunConfig:
 
 def check_typed(overrides: Sequence[str]) -> None:
     """LabError for an override that is wrong whatever it is combined with: its key, or the value of a setting."""
+    load_named_plugin(overrides)
     for text in overrides:
         key, value = _split(text)
         if key not in GROUPS:
             check_key(key)
             group, _, name = key.rpartition(".")
-            fields = dataclasses.fields(_GROUP_TYPES[group] if group else RunConfig)  # type: ignore[arg-type]
-            check_domain(key, parse(key, value), next(f for f in fields if f.name == name))
+            owner: Any = _GROUP_TYPES[group] if group else RunConfig
+            owner = registry.own_settings()[name] if key in _own_keys() else owner
+            check_domain(key, parse(key, value), next(f for f in dataclasses.fields(owner) if f.name == name))
 
 
 def residual_config(variant: str, settings: Mapping[str, Any]) -> ResidualConfig:
     """The residual settings of one variant, checked as `compose` checks them; LabError for what it would refuse."""
     entry = registry.variant(variant)
-    known = [f.name for f in dataclasses.fields(ResidualConfig)]
+    known = [*_names(ResidualConfig), *registry.own_settings()]
     for name in settings:
         if name not in known:
             raise LabError(f"no setting '{name}'; {nearest(name, known)}")
+        if f"residual.{name}" in _own_keys():
+            checked(f"residual.{name}", settings[name])
     try:
-        given: dict[str, Any] = {**entry.defaults, **settings, "variant": variant}
+        given: dict[str, Any] = _apart({**entry.defaults, **settings, "variant": variant})
         resolved = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ResidualConfig), given))
     except OmegaConfBaseException as error:
         raise LabError(_one_line(error)) from error
@@ -224,6 +231,9 @@ def from_dict(content: dict[str, Any], origin: str) -> RunConfig:
             if not isinstance(inner, dict):
                 raise LabError(f"{group}: must be a mapping of settings")
             for name, value in inner.items():
+                if (group, name) == ("residual", "own"):
+                    config.residual.own = _own_of_file(value)
+                    continue
                 check_key(f"{group}.{name}")
                 setattr(getattr(config, group), name, checked(f"{group}.{name}", value))
         check_domains(config)
@@ -264,6 +274,53 @@ def _defaults(config_dir: Path | None) -> dict[str, str]:
     return chosen
 
 
+def _own_keys() -> Set[str]:
+    """The settings that variants and constraints bring, as they are typed."""
+    return {f"residual.{name}" for name in registry.own_settings()}
+
+
+def _apart(residual: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `residual` as its dataclass has them: those that a variant brings lie in `own`."""
+    brought = {name: value for name, value in residual.items() if f"residual.{name}" in _own_keys()}
+    rest = {name: value for name, value in residual.items() if name not in brought}
+    return {**rest, "own": brought} if brought else rest
+
+
+def _own_of_file(content: Any) -> dict[str, Any]:
+    """`residual.own` of a run's config.yaml: data, whether or not the plugin that brings the settings is loaded."""
+    if not isinstance(content, dict):
+        raise LabError("residual.own: must be a mapping of settings")
+    for name, value in content.items():
+        parts = value if isinstance(value, list) else [value]
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise LabError(f"residual.own: {shown(repr(name))} is no name of a setting")
+        if not all(part is None or isinstance(part, str | int | float | bool) for part in parts):
+            raise LabError(f"residual.own.{name}: {shown(repr(value))} is no value of a setting")
+        if f"residual.{name}" in _own_keys():
+            checked(f"residual.{name}", value)
+    return dict(content)
+
+
+def _names(kind: Any) -> list[str]:
+    """The settings of a group that are typed by their names."""
+    return [f.name for f in dataclasses.fields(kind) if f.name != "own"]
+
+
+def load_named_plugin(overrides: Sequence[str]) -> bool:
+    """Load the plugin that the last of these names, if one does; whether one says which."""
+    given = [value for key, value in map(_split, overrides) if key == "residual.plugin"]
+    if given:
+        _load_plugin(parse("residual.plugin", given[-1]))
+    return bool(given)
+
+
+def _load_plugin_of_option(name: str, config_dir: Path | None) -> None:
+    """Load the plugin that an option of `residual` names: its settings are read when there is one."""
+    file = options("residual", config_dir).get(name)
+    if file is not None and "plugin" in (settings := _settings(file)):
+        _load_plugin(_of_file(file, "residual", "plugin", settings["plugin"]))
+
+
 def _load_plugin(path: Any) -> None:
     if path:
         registry.load_plugin(_absolute("residual.plugin", str(path)))
@@ -288,7 +345,7 @@ def check_key(key: str) -> None:
         return
     if group not in GROUPS:
         raise LabError(f"no group '{shown(group)}' (in {shown(key)}); {nearest(group, GROUPS)}")
-    names = [f.name for f in dataclasses.fields(_GROUP_TYPES[group])]  # type: ignore[arg-type]
+    names = _names(_GROUP_TYPES[group]) + (list(registry.own_settings()) if group == "residual" else [])
     if name not in names:
         raise LabError(f"no key '{shown(name)}' in group '{group}'; {nearest(name, names)}")
 
@@ -324,7 +381,7 @@ def _check_residual(residual: ResidualConfig, own: Set[str], shared: Set[str]) -
         registry.constraint(name)
     accepted = variant.accepted_fields(residual)
     defaults = ResidualConfig()
-    fields = {f.name for f in dataclasses.fields(ResidualConfig)}
+    fields = {*_names(ResidualConfig), *registry.own_settings()}
     for name in sorted((own & fields) - accepted):
         having = [v for v in registry.variants() if name in registry.variant(v).accepted_fields(defaults)]
         has = ", ".join(sorted(accepted - {"variant"}))
@@ -332,8 +389,12 @@ def _check_residual(residual: ResidualConfig, own: Set[str], shared: Set[str]) -
             f"residual.{name}: variant '{variant.name}' has no {name}; it has {has} "
             f"(variants with {name}: {', '.join(having)})"
         )
-    for name in (shared & fields) - accepted:
+    for name in (shared & set(_names(ResidualConfig))) - accepted:
         setattr(residual, name, getattr(defaults, name))
+    brought = variant.own_fields(residual)
+    residual.own = {name: residual.own.get(name, default_of(field)) for name, field in brought.items()}
+    for name, field in brought.items():
+        check_domain(f"residual.{name}", residual.own[name], field)
 
 
 def _check_together(config: RunConfig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from mhc_lab.config.compose import options, read_yaml
-from mhc_lab.config.schema import GROUPS, Domain, RunConfig
+from mhc_lab.config.schema import GROUPS, Domain, RunConfig, default_of
 from mhc_lab.config.values import hint_of
 from mhc_lab.errors import LabError, nearest
 from mhc_lab.residual import registry
@@ -49,14 +49,22 @@ def settings() -> list[Entry]:
     for f in dataclasses.fields(RunConfig):
         if f.name in GROUPS:
             inner: Any = f.default_factory
-            found += [_setting(f"{f.name}.{one.name}", one) for one in dataclasses.fields(inner)]
+            found += [_setting(f"{f.name}.{one.name}", one) for one in dataclasses.fields(inner) if one.name != "own"]
+            if f.name == "residual":
+                found += [_setting(f"residual.{name}", one) for name, one in _brought().items()]
         else:
             found.append(_setting(f.name, f))
     return found
 
 
+def _brought() -> dict[str, Any]:
+    """The settings that registered variants and constraints bring themselves."""
+    kinds: list[Any] = list(registry.own_settings().values())
+    return {f.name: f for kind in kinds for f in dataclasses.fields(kind)}
+
+
 def _setting(key: str, field: Any) -> Entry:
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    default = default_of(field)
     domain: Domain | None = field.metadata["domain"]
     choices = _choices(hint_of(key))
     return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mhc_lab.config.schema import GROUPS, RunConfig
+from mhc_lab.config.schema import GROUPS, RunConfig, default_of
 from mhc_lab.residual import registry
 
 
@@ -32,6 +32,10 @@ def unread(config: RunConfig, key: str) -> str:
 def reset_unread(config: RunConfig, key: str) -> None:
     """Give a setting that nothing reads its default again, so that a run's own file does not mislead."""
     group, _, name = key.partition(".")
+    if group == "residual" and name in config.residual.own:
+        field = registry.variant(config.residual.variant).own_fields(config.residual)[name]
+        config.residual.own[name] = default_of(field)
+        return
     setattr(getattr(config, group), name, getattr(getattr(RunConfig(), group), name))
 
 
@@ -54,7 +58,10 @@ def _unread_by_variant(config: RunConfig, name: str) -> str:
         if name == field:
             return f"residual.{field} needs residual.{needed}"
     for toggle, fields in registry.READ_BY_TOGGLE.items():
-        if name in fields and registry.mode(residual, toggle) == "fixed":
+        if (
+            name in {*fields, *(entry.own_fields(residual) if toggle == "h_res" else ())}
+            and registry.mode(residual, toggle) == "fixed"
+        ):
             return f"residual.{name} needs residual.{toggle}=dynamic or static"
     if name in ("t_max", "convention"):
         return f"residual.{name}: residual.sinkhorn={residual.sinkhorn} does not iterate; plain, for example, does"

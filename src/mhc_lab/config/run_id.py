@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from mhc_lab.config.reading import unread
-from mhc_lab.config.schema import GROUPS, NEVER, RunConfig
+from mhc_lab.config.schema import GROUPS, NEVER, RunConfig, default_of
 from mhc_lab.residual import registry
 
 
@@ -22,6 +22,10 @@ def canonical(config: RunConfig, corpus_fingerprint: str) -> dict[str, Any]:
     variant = registry.variant(config.residual.variant)
     used = variant.used_fields(config.residual)
     form["residual"] = {key: value for key, value in form["residual"].items() if key in used}
+    for name, field in variant.own_fields(config.residual).items():
+        value = config.residual.own.get(name, default_of(field))
+        if name in used and field.metadata["in_id"] and value != field.metadata["added"]:
+            form["residual"][name] = value
     plugins = registry.plugin_sources(config.residual)
     if plugins:
         form["residual"]["plugins"] = plugins

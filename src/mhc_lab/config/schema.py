@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mhc_lab.errors import LabError, shown
 
 Mode = Literal["dynamic", "static", "fixed"]
 Sinkhorn = Literal["plain", "log", "overrelaxed", "newton", "warm", "permutations", "kronecker"]
+Own = TypeVar("Own")
 NEVER = object()  # no value of a setting
 MAX_SEED = 2**63 - 1  # what generators take
 MAX_STREAMS = 1024  # a slip of the keyboard, not a design
@@ -74,9 +76,14 @@ def setting(
     `read_by`: a setting and the values of it that make this one count (`reading.py`).
     """
     metadata = {"domain": domain, "words": words, "in_id": in_id, "added": added, "read_by": read_by}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy.copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A setting's default, a list of its own where it is one."""
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[operator]
 
 
 @dataclass
@@ -114,6 +121,13 @@ class ResidualConfig:
     stream_dtype: Literal["fp32", "bf16"] = setting("fp32", None, "what the streams are kept in")
     recompute: str = setting("off", RECOMPUTE, "keep streams every so many layers only (Eq. 20)", in_id=False)
     plugin: str = setting("", None, "a Python file with variants of your own", in_id=False)  # its content is in the id
+    # Typed and listed as residual.NAME; in the id where they are used.
+    own: dict[str, Any] = setting({}, None, "settings that the variant or constraint brings itself", in_id=False)
+
+    def settings(self, kind: type[Own]) -> Own:
+        """The settings that a variant or constraint brings itself, as the dataclass that it registered."""
+        names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        return kind(**{name: self.own[name] for name in names if name in self.own})
 
     def __post_init__(self) -> None:
         text = str(self.recompute)  # a number in a file

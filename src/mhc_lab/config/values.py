@@ -16,6 +16,7 @@ import yaml
 
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.errors import LabError, shown
+from mhc_lab.residual import registry
 
 _LONGEST = 100_000  # characters of a value: a list of paths
 _LONGEST_NUMBER = 40
@@ -55,9 +56,16 @@ def refuse_unprintable(key: str, text: str) -> None:
         raise LabError(f"{key}={shown(text)}: holds a character that cannot be printed")
 
 
-@cache
 def hint_of(key: str) -> Any:
-    """The type that the schema gives a setting."""
+    """The type that the schema, or the variant that brings it, gives a setting."""
+    own = registry.own_settings().get(key.removeprefix("residual."))
+    if own is not None and key.startswith("residual."):
+        return get_type_hints(own)[key.removeprefix("residual.")]
+    return _hint_of(key)
+
+
+@cache
+def _hint_of(key: str) -> Any:
     group, dot, name = key.rpartition(".")
     owner: Any = RunConfig
     if dot:

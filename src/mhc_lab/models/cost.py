@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mhc_lab.config.schema import ModelConfig, ResidualConfig, RunConfig
 from mhc_lab.models.connection_bytes import BF16, FP32, connection_bytes
 from mhc_lab.residual import registry
 from mhc_lab.residual.factory import layer_constraint
+
+if TYPE_CHECKING:
+    from mhc_lab.models.gpt import GPT
 
 TRAINING_FACTOR = 3  # the backward pass costs two forward passes
 INT64 = 8  # bytes
@@ -22,6 +26,7 @@ class Cost:
     connection_parameters: int
     flops_per_token: int
     connection_flops_per_token: int
+    connection_parameters_by_formula: int | None = None  # where a plugin's `cost` is not what was counted
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,24 @@ def cost(config: RunConfig, vocab_size: int) -> Cost:
         round(TRAINING_FACTOR * (flops + connection_flops)),
         TRAINING_FACTOR * connection_flops,
     )
+
+
+def counted(by_formula: Cost, model: GPT, residual: ResidualConfig) -> Cost:
+    """A model's cost with its parameters as they are counted; a tied matrix counts once.
+
+    Where the formula of a variant of ours says something else, that is a bug; a plugin's gets the counted number, and
+    what its `cost` says beside it.
+    """
+    stack = model.stack
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    connections = sum(
+        p.numel() for part in (stack.expand, stack.connections, stack.collapse) for p in part.parameters()
+    )
+    found = dataclasses.replace(by_formula, parameters=parameters, connection_parameters=connections)
+    if found == by_formula:
+        return found
+    assert registry.plugin_sources(residual), f"{by_formula} by formula, {found} as counted"
+    return dataclasses.replace(found, connection_parameters_by_formula=by_formula.connection_parameters)
 
 
 def memory(config: RunConfig, vocab_size: int, *, tokens: int | None = None, device: str = "cpu") -> Memory:

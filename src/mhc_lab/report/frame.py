@@ -37,7 +37,13 @@ METRICS = (
     "steps",
 )
 DEGENERACY = ("spread_perturbed", "spread_step10")
-COST = ("parameters", "connection_parameters", "flops_per_token", "connection_flops_per_token")
+COST = (
+    "parameters",
+    "connection_parameters",
+    "connection_parameters_by_formula",
+    "flops_per_token",
+    "connection_flops_per_token",
+)
 NUMBERS = (*METRICS, *DEGENERACY, *COST, "seconds", "probe_seconds", "probe_fraction")
 ORIGIN = ("corpus_fingerprint", "code_fingerprint", "started", "ended")
 ENVIRONMENT = ("python", "torch", "lightning", "mhc_lab", "platform", "device", "threads", "backend", "strategy")

@@ -28,6 +28,7 @@ def row_notes(
     elif 0 < len(seeds) < MIN_SEEDS:
         notes.append(f"{_seeds(len(seeds))}: no interval")
     notes += _degenerate(cells, row)
+    notes += _miscounted(cells)
     if row["control"]:
         notes.append(f"control arm: {study.design_of(name)} with another initialisation and data order")
     elif gap is not None and not gap.identical:
@@ -99,6 +100,15 @@ def _degenerate(cells: pd.DataFrame, row: dict[str, Any]) -> list[str]:
         f"{word}: streams stay equal (spread {spread:.1e}): {meaning}; break the symmetry with "
         f"residual.expand=scaled residual.expand_base=0.6 or a home write ({write})"
     ]
+
+
+def _miscounted(cells: pd.DataFrame) -> list[str]:
+    """A plugin's `cost` is a formula that nobody else checks."""
+    wrong = cells.dropna(subset=["connection_parameters_by_formula"])
+    if wrong.empty:
+        return []
+    said, counted = (int(wrong.iloc[0][f"connection_parameters{name}"]) for name in ("_by_formula", ""))
+    return [f"parameters are counted ({counted} in the connections); the variant's cost() says {said}: check its FLOPs"]
 
 
 def _never_parted(cells: pd.DataFrame, row: dict[str, Any]) -> list[str]:

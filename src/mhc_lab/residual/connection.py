@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,11 +51,11 @@ class ConnectionCost:
     flops: int
 
 
-class Connection(nn.Module):
+class Connection(nn.Module, ABC):
     """One layer's residual connection: x' = H_res x + H_post^T F(H_pre x) (mHC Eq. 3).
 
     A subclass says how its mappings come about (`compute`), how its parameters start (`init_parameter`)
-    and what it costs (`cost`).
+    and what it costs (`cost`); one that leaves any of them out is refused when it is registered.
     """
 
     def __init__(self, dim: int, layer_index: int, config: ResidualConfig, streams: int) -> None:

@@ -58,7 +58,7 @@ def build_all(config: ResidualConfig, dim: int, layers: int) -> tuple[Expand, li
 def connection(config: ResidualConfig, dim: int, layer_index: int) -> Connection:
     """The connection of one layer."""
     entry = registry.variant(config.variant)
-    built = registry.resolve(entry.target)(dim, layer_index, config, layer_constraint(config, layer_index))
+    built = registry.resolve_whole(entry)(dim, layer_index, config, layer_constraint(config, layer_index))
     assert isinstance(built, Connection)
     return built
 
@@ -69,7 +69,7 @@ def layer_constraint(config: ResidualConfig, layer_index: int) -> Constraint | N
     if not names or registry.mode(config, "h_res") == "fixed":
         return None
     name = names[layer_index % len(names)]
-    found: type[Constraint] = registry.resolve(registry.constraint(name).target)
+    found: type[Constraint] = registry.resolve_whole(registry.constraint(name))
     cls = found.under(config)
     if not cls.accepts(config.streams):
         raise LabError(f"residual.streams={config.streams}: constraint '{name}' is not defined for this n")

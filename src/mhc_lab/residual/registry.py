@@ -6,6 +6,7 @@ group `mhc_lab.variants` or from a file named by `residual.plugin`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.metadata
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mhc_lab.errors import LabError, nearest
 
@@ -42,12 +43,16 @@ MAPPING_FIELDS = frozenset({"alpha_init", "phi_std", "b_pre_home", "b_pre_away",
 
 @dataclass(frozen=True)
 class ConstraintEntry:
-    """`target` is "module:Class" or the class itself; `fields` are the settings it reads."""
+    """`target` is "module:Class" or the class itself; `fields` are the settings it reads.
+
+    `settings` is a dataclass of settings of its own (`config.setting`), which it gets by `config.settings(...)`.
+    """
 
     name: str
     target: str | type
     fields: frozenset[str] = frozenset()
     summary: str = ""
+    settings: type | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Variant:
     """A named recipe: a connection with its constraint and defaults.
 
     `toggles` are the mappings whose mode can be chosen; the others are fixed. `plain` is a single stream.
+    `settings` is a dataclass of settings of its own (`config.setting`): residual.NAME=... sets one, in the run id where
+    the variant is used, and its class gets them by `config.settings(...)`.
     `matches` names the variant whose parameter count the FFN is widened to; `bounded_write`: H_post = 2 sigmoid(.).
     """
 
@@ -68,22 +75,30 @@ class Variant:
     plain: bool = False
     matches: str = ""
     bounded_write: bool = False
+    settings: type | None = None
 
     def layer_constraints(self, config: ResidualConfig) -> list[str]:
         """The constraints that the layers cycle through."""
         return list(config.constraints) or ([self.constraint] if self.constraint else [])
+
+    def own_fields(self, config: ResidualConfig) -> dict[str, dataclasses.Field[Any]]:
+        """The settings that this variant and its constraints bring themselves, by name."""
+        kinds = [self.settings, *(constraint(name).settings for name in self.layer_constraints(config))]
+        return {f.name: f for kind in kinds if kind is not None for f in dataclasses.fields(kind)}
 
     def accepted_fields(self, config: ResidualConfig) -> frozenset[str]:
         """The settings of `residual` that a user may give with this variant."""
         used = self.fields | frozenset(self.toggles)
         for name in self.layer_constraints(config):
             used |= constraint(name).fields
-        return used | EVERYWHERE
+        return used | EVERYWHERE | self.own_fields(config).keys()
 
     def used_fields(self, config: ResidualConfig) -> frozenset[str]:
         """The accepted settings that can change the result under the modes of `config`."""
         used = set(self.accepted_fields(config)) - {"plugin", "recompute"}
         modes = {name: mode(config, name) for name in TOGGLES}
+        if modes["h_res"] == "fixed":  # no constraint is made
+            used -= self.own_fields(config).keys() - {f.name for f in dataclasses.fields(self.settings or _Nothing)}
         if "dynamic" not in modes.values() and config.collapse != "read":
             used -= {"alpha_init", "phi_std", "norm_eps"}
         if config.collapse != "read":
@@ -101,8 +116,14 @@ class Variant:
         return frozenset(used)
 
 
+@dataclass(frozen=True)
+class _Nothing:
+    """The settings of what brings none."""
+
+
 _VARIANTS: dict[str, Variant] = {}
 _CONSTRAINTS: dict[str, ConstraintEntry] = {}
+_OWN: dict[str, type] = {}  # a setting that a variant or constraint brings -> the first dataclass that has it
 _loaded_plugins: set[str] = set()
 _entry_points_loaded = False
 _restricted = False
@@ -125,13 +146,19 @@ def register_constraint(
     fields: frozenset[str] | set[str] = frozenset(),
     summary: str = "",
     variant: str = "",
+    settings: type | None = None,
 ) -> None:
-    """Add a constraint, and a variant of the same name (or of the name `variant`): mHC's connection with it."""
+    """Add a constraint, and a variant of the same name (or of the name `variant`): mHC's connection with it.
+
+    Raises LabError for a name that is taken, an abstract class, and settings that are none (`_own_settings`).
+    """
     _refuse_taken(name, target, _CONSTRAINTS)
+    _refuse_abstract(name, target)
+    _own_settings(name, settings)
     former = _VARIANTS.get(variant or name)
     if former is not None and former.constraint != name:
         raise _taken(former.name)
-    _CONSTRAINTS[name] = ConstraintEntry(name, target, frozenset(fields), summary)
+    _CONSTRAINTS[name] = ConstraintEntry(name, target, frozenset(fields), summary, settings)
     _VARIANTS[variant or name] = Variant(
         variant or name,
         "mhc_lab.residual.constrained:ConstrainedConnection",
@@ -143,8 +170,10 @@ def register_constraint(
 
 
 def register_variant(variant: Variant) -> None:
-    """Add a variant whose connection class is its own."""
+    """Add a variant whose connection class is its own. Raises LabError as `register_constraint` does."""
     _refuse_taken(variant.name, variant.target, _VARIANTS)
+    _refuse_abstract(variant.name, variant.target)
+    _own_settings(variant.name, variant.settings)
     _VARIANTS[variant.name] = variant
 
 
@@ -182,6 +211,13 @@ def resolve(target: str | type) -> Any:
         return target
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def resolve_whole(entry: Variant | ConstraintEntry) -> Any:
+    """The class of an entry, LabError where it leaves an abstract method out."""
+    found = resolve(entry.target)
+    _refuse_abstract(entry.name, found)
+    return found
 
 
 def source(target: str | type) -> str:
@@ -235,6 +271,38 @@ def _refuse_taken(name: str, target: str | type, table: Mapping[str, ConstraintE
 
 def _taken(name: str) -> LabError:
     return LabError(f"'{name}' is registered already: give the plugin's variant another name")
+
+
+def own_settings() -> Mapping[str, type]:
+    """The settings that registered variants and constraints bring: name -> the dataclass that has it."""
+    _load_entry_points()
+    return _OWN
+
+
+def _refuse_abstract(name: str, target: str | type) -> None:
+    """What is left out is said when a class is registered; of a "module:Class" when it is built."""
+    missing = sorted(getattr(target, "__abstractmethods__", ()))
+    if missing and isinstance(target, type):
+        raise LabError(f"'{name}': {target.__name__} lacks {', '.join(missing)}")
+
+
+def _own_settings(name: str, kind: type | None) -> None:
+    """LabError unless all fields are made by `config.setting` and none has a name that means something else."""
+    if kind is None:
+        return
+    from mhc_lab.config.schema import ResidualConfig
+
+    if not dataclasses.is_dataclass(kind):
+        raise LabError(f"'{name}': settings must be a dataclass, not {kind!r}")
+    hints, taken = get_type_hints(kind), {f.name for f in dataclasses.fields(ResidualConfig)}
+    for f in dataclasses.fields(kind):
+        if "words" not in f.metadata:
+            raise LabError(f"'{name}': setting '{f.name}' must be given by mhc_lab.config.setting(default, ...)")
+        if f.name in taken:
+            raise LabError(f"'{name}': residual.{f.name} is a setting already: give the plugin's another name")
+        other = _OWN.setdefault(f.name, kind)
+        if get_type_hints(other)[f.name] != hints[f.name]:
+            raise LabError(f"'{name}': residual.{f.name} is a setting of another type already: give it another name")
 
 
 def load_plugin(path: str | Path, *, named: bool = True) -> None:

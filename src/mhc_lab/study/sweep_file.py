@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mhc_lab.config.compose import check_key, check_typed, compose, find_file, packaged, read_yaml
+from mhc_lab.config.compose import check_key, check_typed, compose, find_file, load_named_plugin, packaged, read_yaml
 from mhc_lab.config.run_id import run_id
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.data.corpus import corpus_fingerprint
@@ -134,6 +134,7 @@ def load_sweep(
         content["trials"] = trials
     if seeds is not None:
         content["seeds"] = list(seeds)
+    load_named_plugin([*override_list(content.get("overrides"), f"{file}: overrides"), *overrides])
     content, fixed = narrowed(content, overrides, str(file))
     check_typed(fixed)
     content["overrides"] = [*override_list(content.get("overrides"), f"{file}: overrides"), *fixed]
@@ -157,10 +158,14 @@ def resolve_sweep(
     parameters = parse_space(content.get("space"), f"{where}: space")
     for parameter in parameters:
         refuse_seed(f"{parameter.key}=", "sweep")
-        try:
-            check_key(parameter.key)
-        except LabError as error:
-            raise LabError(f"{where}: space: {error}") from error
+        # A study may be read where nobody named the plugin that brings its settings.
+        if not (
+            parameter.key.startswith("residual.") and any(text.startswith("residual.plugin=") for text in overrides)
+        ):
+            try:
+                check_key(parameter.key)
+            except LabError as error:
+                raise LabError(f"{where}: space: {error}") from error
         if any(text.partition("=")[0] == parameter.key for text in overrides):
             raise LabError(f"{where}: {parameter.key} is fixed by overrides and varied by the space: keep one of them")
     objectives = _objectives(content.get("objectives", ["val_loss"]), where)

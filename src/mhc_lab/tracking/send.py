@@ -68,7 +68,8 @@ def params(folder: RunFolder) -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in to_dict(folder.config()).items():
         if isinstance(value, dict):
-            flat |= {f"{key}.{name}": str(inner) for name, inner in value.items()}
+            own = value.pop("own", {})  # settings that the variant brings are settings of the group
+            flat |= {f"{key}.{name}": str(inner) for name, inner in {**value, **own}.items()}
         else:
             flat[key] = str(value)
     return {key: value for key, value in flat.items() if len(value) < PARAM_LENGTH}

@@ -73,7 +73,7 @@ def build_record(
         "code_fingerprint": code_fingerprint(executed(config)),
         "metrics": _metrics(config, measured),
         "degenerate": verdict(measured.spread_perturbed, probes.early_spread if probes else None),
-        "cost": dataclasses.asdict(measured.cost) if measured.cost else {},
+        "cost": _cost(measured.cost) if measured.cost else {},
         "probe_seconds": probe_seconds,
         "probe_fraction": probe_seconds / seconds if seconds else 0.0,
         "environment": {
@@ -100,6 +100,10 @@ def operations_backend(chosen: str) -> str:
     name = backends.chosen(torch.device("cuda" if chosen == "gpu" else "cpu"))
     gave_way = sorted(operation for operation, backend in backends.failed() if backend == name)
     return f"{name} ({', '.join(gave_way)}: reference)" if gave_way else name
+
+
+def _cost(cost: Cost) -> dict[str, int]:
+    return {name: value for name, value in dataclasses.asdict(cost).items() if value is not None}
 
 
 def _metrics(config: RunConfig, measured: Measured) -> dict[str, float | int | None]:

@@ -27,7 +27,7 @@ from mhc_lab.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUNS_FAILED, LabError
 from mhc_lab.identity.definitions import remember
 from mhc_lab.kernel_cache import cold
 from mhc_lab.machine import keep_freed_memory, speak_anyway
-from mhc_lab.models.cost import cost
+from mhc_lab.models.cost import cost, counted
 from mhc_lab.ops.warm_up import COMPILING, make_ready
 from mhc_lab.residual import registry
 from mhc_lab.run_folder import RunFolder, Status
@@ -163,9 +163,9 @@ class _Attempt:
         window = next(iter(data.val_dataloader()))[0][:1]  # [1, T]: the same on all ranks, as there is no trainer yet
         measured.corpus_fingerprint = data.corpus.fingerprint
         vocab_size = config.model.vocab_size or data.vocab_size
-        measured.cost = cost(config, vocab_size)
         measured.memory = PeakMemory(chosen)
         module = ResidualLM(config, vocab_size)
+        measured.cost = counted(cost(config, vocab_size), module.model, config.residual)
         start = time.perf_counter()
         measured.spread_perturbed = perturbed_spread(module.model, config.residual, window, config.seed)
         measured.check_seconds = time.perf_counter() - start
