@@ -18,6 +18,7 @@ if not (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):  # no GPU
 
 from mhc_lab import cli
 from mhc_lab.config import RunConfig, compose
+from mhc_lab.residual import registry
 
 TINY = (
     "model.blocks=2",
@@ -100,3 +101,25 @@ def mhc_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return Done(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def registered() -> Iterator[None]:
+    """What a module's tests register is gone after them."""
+    yield from _registered_for_a_while()
+
+
+@pytest.fixture
+def plugged() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    yield from _registered_for_a_while()
+
+
+def _registered_for_a_while() -> Iterator[None]:
+    registry.variants()  # those of installed plugins first
+    tables = (registry._VARIANTS, registry._CONSTRAINTS, registry._OWN, registry._loaded_plugins)
+    before = [table.copy() for table in tables]
+    yield
+    for table, former in zip(tables, before, strict=True):
+        table.clear()
+        table.update(former)

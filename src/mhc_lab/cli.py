@@ -65,7 +65,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-NAMING = ("train", "ablate", "sweep", "list", "doctor")  # verbs whose overrides and files may name code
+NAMING = ("check", "train", "ablate", "sweep", "list", "doctor")  # verbs whose overrides and files may name code
 
 
 @app.callback()
@@ -552,6 +552,21 @@ def doctor(results: Results = Path("results"), config_dir: ConfigDir = None, tra
     findings = list(examine(results, config_dir, tracking_uri, say=lambda finding: typer.echo(finding.line)))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(EXIT_INPUT)
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(help="A plugin file, or a variant's name.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Try the laws of connections and constraints on a variant of your own.
+
+    Example: mhc-lab check my_variant.py residual.radius=1.5. Exit code 3 if a law is broken.
+    """
+    from mhc_lab.testing.command import check as run
+
+    if not run(what, overrides or [], typer.echo):
+        raise typer.Exit(EXIT_RUNS_FAILED)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from mhc_lab import residual
+from mhc_lab import residual, testing
 from mhc_lab.config import compose
 from mhc_lab.config.listing import entries
 from mhc_lab.config.run_id import run_id
@@ -30,7 +30,8 @@ ROWS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _loaded() -> None:
+def _loaded(request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("registered")
     registry.load_plugin(PLUGIN)
 
 
@@ -49,6 +50,11 @@ def test_it_is_what_it_says_in_fp64() -> None:
         largest = torch.linalg.svdvals(given)[0]
         torch.testing.assert_close(matrix, given * min(1.0, float(1.5 / largest)), rtol=1e-12, atol=1e-14)
     assert torch.linalg.matrix_norm(found, ord=2).max() <= 1.5 + 1e-12
+
+
+@pytest.mark.parametrize("radius", [1.0, 1.5])
+def test_it_keeps_the_laws(radius: float) -> None:
+    assert testing.broken(testing.examine("spectral_ball", {"radius": radius})) == []
 
 
 def test_the_setting_has_a_default_a_domain_and_words() -> None:

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from mhc_lab.errors import LabError
 from mhc_lab.identity.code import Code
 from mhc_lab.run_folder import RunFolder, write_json
-from mhc_lab.study import definition
+from mhc_lab.study.definition import code as sweep_code
 from mhc_lab.study.outcome import best_by, read_sweep
 from mhc_lab.study.storage import DEFAULT_STORAGE, resolve
 from mhc_lab.study.sweep import enqueue
@@ -186,7 +186,7 @@ def test_another_sweep_in_the_same_study_is_refused_with_the_difference(search, 
 
 def later(spec: SweepSpec) -> Code:
     """The code of a sweep in which one definition has changed."""
-    return {**definition.code(spec), "models.stack.ResidualStack": "00000000"}
+    return {**sweep_code(spec), "models.stack.ResidualStack": "00000000"}
 
 
 def test_trials_of_other_code_ask_for_a_choice(search, monkeypatch):

@@ -46,6 +46,7 @@ def test_a_finished_run_has_all_there_is_to_know(folder):
     assert here.checkpoint_file.is_file()
     assert sorted(file.name for file in here.path.iterdir() if file.suffix != ".lock") == [
         "checkpoint.pt",
+        "code.json",
         "config.yaml",
         "gains.jsonl",
         "metrics.jsonl",

@@ -16,7 +16,8 @@ from mhc_lab.residual import registry
 
 CORE = (f"{PACKAGE}.training.run:_Attempt",)  # what trains and measures
 _LOADERS = {name: f"{PACKAGE}.data.corpus:_{name}" for name in ("stdlib", "text", "installed", "synthetic")}
-_NO_NUMBERS = {"name", "summary", "fields", "defaults"}  # of an entry: words, and what the run's settings say
+# Of an entry: words, claims, and what the run's settings say.
+_NO_NUMBERS = {"name", "summary", "fields", "defaults", "settings", "plain_at_birth"}
 
 Code = Mapping[str, str]  # "models.stack.ResidualStack" -> 8 hex digits of what it says
 

@@ -62,6 +62,7 @@ class Variant:
     `toggles` are the mappings whose mode can be chosen; the others are fixed. `plain` is a single stream.
     `settings` is a dataclass of settings of its own (`config.setting`): residual.NAME=... sets one, in the run id where
     the variant is used, and its class gets them by `config.settings(...)`.
+    `plain_at_birth`: at its birth a stack is x + F(x), which tests hold it to.
     `matches` names the variant whose parameter count the FFN is widened to; `bounded_write`: H_post = 2 sigmoid(.).
     """
 
@@ -76,6 +77,7 @@ class Variant:
     matches: str = ""
     bounded_write: bool = False
     settings: type | None = None
+    plain_at_birth: bool = False
 
     def layer_constraints(self, config: ResidualConfig) -> list[str]:
         """The constraints that the layers cycle through."""
@@ -404,7 +406,13 @@ register_constraint(
 _PLAIN = "mhc_lab.residual.plain:PlainConnection"
 register_variant(
     Variant(
-        "identity", _PLAIN, "the plain residual, one stream", toggles=(), fields=frozenset({"stream_dtype"}), plain=True
+        "identity",
+        _PLAIN,
+        "the plain residual, one stream",
+        toggles=(),
+        fields=frozenset({"stream_dtype"}),
+        plain=True,
+        plain_at_birth=True,
     )
 )
 register_variant(
@@ -415,6 +423,7 @@ register_variant(
         toggles=(),
         fields=frozenset({"stream_dtype", "streams"}),
         plain=True,
+        plain_at_birth=True,
         matches="mhc",
     )
 )

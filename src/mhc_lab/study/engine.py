@@ -38,10 +38,10 @@ from mhc_lab.study.spec import Cell, Grid, Tuned, load_grid
 from mhc_lab.study.storage import (
     DEFAULT_STORAGE,
     StudyStorage,
-    absolute,
     close,
     each_run,
     resolve,
+    stored_storage,
     trials,
     without_password,
 )
@@ -189,14 +189,6 @@ def enqueue(storage: StudyStorage, study: optuna.Study, missing: Sequence[Cell])
                 queued.add(cell.run_id)
                 attributes = {"row": cell.row, "seed": cell.seed, "run_id": cell.run_id}
                 study.enqueue_trial({}, user_attrs=attributes)
-
-
-def stored_storage(folder: StudyFolder, given: str | None) -> str:
-    """The storage as study.json holds it: the one given, else the study's, else the default."""
-    if given is not None:
-        without_password(given)  # refuses what is no URL
-        return absolute(given)
-    return str(folder.content()["storage"]) if folder.study_file.is_file() else DEFAULT_STORAGE
 
 
 def _open_storage(grid: Grid, folder: StudyFolder, url: str) -> StudyStorage:

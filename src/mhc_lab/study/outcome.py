@@ -13,11 +13,10 @@ from mhc_lab.errors import LabError
 from mhc_lab.files import damaged
 from mhc_lab.report.provenance import origin
 from mhc_lab.report.sweep.data import Objective, State, Sweep, SweepTrial
-from mhc_lab.study.engine import stored_storage
 from mhc_lab.study.folder import StudyFolder, lasting
 from mhc_lab.study.space import Point
 from mhc_lab.study.spec import Tuned
-from mhc_lab.study.storage import StudyStorage, resolve, trials
+from mhc_lab.study.storage import StudyStorage, resolve, stored_storage, trials
 from mhc_lab.study.sweep_file import SweepSpec
 from mhc_lab.study.trial import METRICS, PLACE, REASON, RUNS, START, is_told
 

@@ -28,6 +28,7 @@ from mhc_lab.addresses import sqlite_file, sqlite_url
 from mhc_lab.errors import LabError
 from mhc_lab.run_folder import runs_dir, write_whole
 from mhc_lab.secrets import HIDDEN, STORAGE_VARIABLE, public, redact, whole
+from mhc_lab.study.folder import StudyFolder
 from mhc_lab.study.patient import PatientStorage
 
 # As study.json holds it: the results folder may be moved, and is kept in git.
@@ -311,3 +312,11 @@ def each_run(study: optuna.Study, *states: TrialState) -> Iterator[str]:
     for trial in trials(study, *states):
         if "run_id" in trial.user_attrs:
             yield str(trial.user_attrs["run_id"])
+
+
+def stored_storage(folder: StudyFolder, given: str | None) -> str:
+    """The storage as study.json holds it: the one given, else the study's, else the default."""
+    if given is not None:
+        without_password(given)  # refuses what is no URL
+        return absolute(given)
+    return str(folder.content()["storage"]) if folder.study_file.is_file() else DEFAULT_STORAGE

@@ -24,7 +24,6 @@ from mhc_lab.data.corpus import corpus_fingerprint
 from mhc_lab.disk import DiskFull
 from mhc_lab.errors import LabError, RunsFailed
 from mhc_lab.study import definition
-from mhc_lab.study.engine import stored_storage
 from mhc_lab.study.folder import OtherCode, StudyFolder
 from mhc_lab.study.holding import alone, concluded
 from mhc_lab.study.keys import typed
@@ -34,7 +33,7 @@ from mhc_lab.study.progress import Display
 from mhc_lab.study.ready import COMPILING, kernels_are_cold
 from mhc_lab.study.signals import interruptible, undisturbed
 from mhc_lab.study.space import Point
-from mhc_lab.study.storage import StudyStorage, close, resolve, trials, without_password
+from mhc_lab.study.storage import StudyStorage, close, resolve, stored_storage, trials, without_password
 from mhc_lab.study.sweep_file import SweepSpec, load_sweep
 from mhc_lab.study.trial import CHOICE, DIED, PLACE, REASON, START, answers, is_told, target_of
 from mhc_lab.units import duration
