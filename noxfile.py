@@ -51,6 +51,10 @@ def run_survival(session: nox.Session) -> None:
     run_tests(session, "-m", "survival")
 
 
+def run_docs(session: nox.Session) -> None:
+    session.run("mkdocs", "build", "--strict", "-q", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
 def run_kernels(session: nox.Session) -> None:
     session.run("pytest", "-m", "kernels", *session.posargs)
 
@@ -90,10 +94,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def checks(session: nox.Session) -> None:
-    """What else every change must pass, in one environment: lint, types, resolve, survival, kernels."""
-    install(session, "test", "types")
+    """What else every change must pass, in one environment: lint, types, docs, resolve, survival, kernels."""
+    install(session, "test", "types", "docs")
     session.install(*PIP, *CONSTRAINTS, "ruff", "uv")
-    for check in (run_lint, run_types, run_resolve, run_survival, run_kernels):
+    for check in (run_lint, run_types, run_docs, run_resolve, run_survival, run_kernels):
         check(session)
 
 
@@ -109,6 +113,13 @@ def types(session: nox.Session) -> None:
     """mypy --strict over the package."""
     install(session, "types")
     run_types(session)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documents as a site, into site/: every link and every generated page, strictly."""
+    install(session, "docs")
+    run_docs(session)
 
 
 @nox.session
