@@ -2,16 +2,14 @@
 
 What `mhc-lab` does from the shell can be done from Python; mistakes are `mhc_lab.errors.LabError`:
 
-    from pathlib import Path
+    from mhc_lab import api
 
-    from mhc_lab.report import read_study
-    from mhc_lab.study import ablate
+    study = api.ablate("demo", seeds=[0, 1, 2], overrides=["trainer.max_steps=50"], workers=2)
+    study.cells  # a pandas.DataFrame, one line a run: settings, metrics, status
+    api.summarize(study)  # one line a row: gaps, intervals, gains, cost
 
-    ablate("demo", seeds=[0, 1, 2], overrides=["trainer.max_steps=50"], workers=2)
-    frame = read_study(Path("results"), "demo")  # a pandas.DataFrame, one row a run: settings, metrics, status
-
-`mhc_lab.config.compose(["residual=mhc", "model=nano"])` is the configuration of one run, `mhc_lab.residual` has the
-connections for a model of one's own, `mhc_lab.ops` the operations under them.
+`mhc_lab.api` is stable; `mhc_lab.residual` has the connections for a model of one's own, `mhc_lab.ops` the operations
+under them, `mhc_lab.testing` the laws that a design of one's own should keep.
 """
 
 from importlib.metadata import PackageNotFoundError, version
