@@ -67,6 +67,14 @@ def test_links_lead_to_files(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_what_a_page_shows_of_a_file_is_asked_for_in_the_right_words() -> None:
+    """A formatter takes `--8<-- "FILE"` in a Python block for code."""
+    asked = [line for line in (ROOT / "docs" / "extending.md").read_text().splitlines() if line.startswith("--8")]
+    files = [re.fullmatch(r'--8<-- "(.+)"', line) for line in asked]
+    assert len(files) == 2
+    assert all(file is not None and (ROOT / file.group(1)).is_file() for file in files)
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 1150
 
