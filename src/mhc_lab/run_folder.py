@@ -35,6 +35,7 @@ from mhc_lab.errors import LabError
 from mhc_lab.files import BEGUN, CODE, GAINS_LINE, METRICS_LINE, RECORD, Status, own_file, read_json, read_lines
 from mhc_lab.identity.code import Code, Executed, code_of, stamp
 from mhc_lab.identity.ledger import changed
+from mhc_lab.residual import registry
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")  # of a study or an analysis, fit for every file system
 ENDED: tuple[Status, ...] = ("finished", "diverged")  # results; the others are run again where one is asked for
@@ -131,11 +132,18 @@ class RunFolder:
             executed = made[0]
         else:  # a record from before there were definitions
             executed = Executed.by(self.config(), record.get("environment", {}).get("backend") or "")
+        gone = [f"constraint.{name}" for name in executed.constraints if name not in registry.constraints()]
+        gone += [f"variant.{executed.variant}"] if executed.variant not in registry.variants() else []
+        if gone:
+            return gone
         return changed(str(record.get("code_fingerprint")), made and made[1], code_of(executed))
 
     def code(self) -> tuple[Executed, Code] | None:
-        """What made the result, and its definitions; None for one from before these were recorded."""
-        content = read_json(self.code_file, CODE)
+        """What made the result, and its definitions; None for one from before these were recorded, or damaged ones."""
+        try:
+            content = read_json(self.code_file, CODE)
+        except LabError:  # the record has their fingerprint
+            return None
         return None if content is None else (Executed.said(content["executed"]), content["definitions"])
 
     def write_code(self, executed: Executed) -> None:

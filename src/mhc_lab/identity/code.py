@@ -12,6 +12,7 @@ from typing import Any
 from mhc_lab.config.schema import RunConfig
 from mhc_lab.identity.definitions import PACKAGE
 from mhc_lab.identity.reach import counted, reached
+from mhc_lab.machine import BACKENDS
 from mhc_lab.residual import registry
 
 CORE = (f"{PACKAGE}.training.run:_Attempt",)  # what trains and measures
@@ -52,6 +53,7 @@ class Executed:
 def code_of(run: Executed) -> Code:
     """The definitions behind a run. LabError for a variant that is not registered here."""
     name, _, gave_way = run.backend.partition(" (")
+    name = name if name in BACKENDS else "reference"  # a file's word, which is no path
     fallen = gave_way.partition(":")[0].split(", ") if gave_way else []
     entries, constraints = [registry.variant(run.variant)], list(run.constraints)
     if entries[0].matches:  # its size is the other one's
