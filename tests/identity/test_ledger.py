@@ -56,6 +56,16 @@ def test_a_change_that_altered_no_number(changes: list[dict[str, Any]]) -> None:
     assert renewed(code(STACK, OPTIM)) == now
 
 
+def test_a_change_of_two_definitions_forgives_no_third_form(changes: list[dict[str, Any]]) -> None:
+    changes.append({"was": code(STACK, OPTIM), "is": code("models.stack.Stack:2", "training.optim.build:2")})
+    now = code("models.stack.Stack:2", "training.optim.build:2")
+    assert of(code(STACK, OPTIM), now) == []
+    strange = code("models.stack.Stack:1b", OPTIM)
+    assert of(strange, now) == ["models.stack.Stack"]
+    assert renewed(strange) == code("models.stack.Stack:1b", "training.optim.build:2")
+    assert conflicts(renewed(strange), now, alike=False) == ["models.stack.Stack"]
+
+
 def test_changes_follow_one_another(changes: list[dict[str, Any]]) -> None:
     changes.append({"was": code(STACK), "is": code("models.stack.Stack:2")})
     changes.append({"was": code("models.stack.Stack:2"), "is": code("models.stack.Stack:3")})

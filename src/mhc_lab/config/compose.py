@@ -129,8 +129,7 @@ def compose(overrides: Sequence[str] = (), *, shared: Sequence[str] = (), config
     texts = [(*_split(text), is_shared) for group, is_shared in ((shared, True), (overrides, False)) for text in group]
     chosen |= {key: value for key, value, _ in texts if key in GROUPS}
     # First: it may bring the variant and the settings that others name.
-    own_plugin = load_named_plugin([*shared, *overrides])
-    if not own_plugin:
+    if not load_named_plugin([*shared, *overrides]):
         _load_plugin_of_option(chosen["residual"], config_dir)
     values: list[tuple[str, Any, bool]] = []  # key, value, whether it is shared
     for key, value, is_shared in texts:

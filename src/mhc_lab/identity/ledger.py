@@ -44,18 +44,11 @@ def changed(recorded: str, definitions: Code | None, now: Code) -> list[str]:
         definitions = None  # they are another result's
     if definitions is None and recorded not in ledger()["packages"]:
         return [OF_AN_UNKNOWN_PACKAGE]
-    was = _pairs(ledger()["start"] if definitions is None else definitions)
-    own = was.copy()
-    for change in ledger()["changes"]:
-        former, present = _pairs(change["was"]), _pairs(change["is"])
-        if was.keys() & former.keys():
-            was = {pair: key for pair, key in was.items() if pair not in former} | present
-            own = {pair: key for pair, key in own.items() if pair not in former}
-    here = _pairs(now)
+    made = ledger()["start"] if definitions is None else definitions
+    gone, come = difference(renewed(made), now)
     # What the ledger or a whole package has beyond this run is no difference: a run reaches a part of it.
-    gone = {} if definitions is None else {pair: key for pair, key in own.items() if pair not in here}
-    come = {pair: key for pair, key in here.items() if pair not in was}
-    return sorted({*gone.values(), *come.values()})
+    own = {} if definitions is None else _pairs(definitions)
+    return sorted({key for key, digest in gone.items() if _pair(key, digest) in own} | come.keys())
 
 
 def named(differing: list[str]) -> str:
@@ -88,7 +81,8 @@ def renewed(code: Code) -> Code:
     for change in ledger()["changes"]:
         former = _pairs(change["was"])
         if former.keys() & _pairs(code).keys():
-            code = {key: digest for key, digest in code.items() if _pair(key, digest) not in former} | change["is"]
+            kept = {key: digest for key, digest in code.items() if _pair(key, digest) not in former}
+            code = {**change["is"], **kept}  # a definition in a form that the change does not know stays as it is
     return code
 
 

@@ -77,7 +77,8 @@ def sign(study: optuna.Study, spec: SweepSpec) -> None:
     """Write into the study what `check` compares."""
     study.set_metric_names(list(spec.objectives))
     study.set_user_attr(_DEFINITION, definition(spec))
-    study.set_user_attr(_CODE, {"fingerprint": fingerprint(code(spec)), "definitions": dict(code(spec))})
+    now = code(spec)
+    study.set_user_attr(_CODE, {"fingerprint": fingerprint(now), "definitions": dict(now)})
 
 
 def code(spec: SweepSpec) -> Code:
